@@ -122,8 +122,8 @@ def run(
     listener.raise_again()
     found = Sweep(ended.folder)
     if ended.unfinished:
-        left = "was ended or kept a checkpoint of its own" if spec.task.is_program else "wrote a checkpoint"
-        shown.say(f"{found.state}: every running trial {left}; call run again to go on")
+        left = "was ended or kept its own checkpoint" if spec.task.is_program else "wrote a checkpoint"
+        shown.say(f"{found.state}: every running trial {left}; call run again to continue")
     else:
         try:
             launch.check_budget(ended.folder)

@@ -5,7 +5,7 @@
 U is block-diagonal with one block per weight, learned every `refresh_interval` steps by `relaxation` and averaged by
 `geometry`; the momentum or moments of the base come after U, weight decay is applied outside it.
 
-Cost: a refresh is charged `llqr_settings.refresh_cost`, 22 gradient evaluations at the default 10 inner steps, 11 % of
+Cost: a refresh is charged `llqr_settings.refresh_cost`, 22 gradient evaluations at the default 10 inner steps, 11% of
 a step at the default interval of 200. `grad_evals` counts passes over batches, not the algebra of U, which shows in
 seconds: for a dense structure 2 to 4 m n (m + n) FLOPs per step for each weight [m, n], and about three times that per
 inner step, against 6 m n T for the gradient of T samples or tokens. That is little for a convolution (a refresh on the

@@ -1,7 +1,7 @@
-"""J^T v by reverse mode: `torch.autograd.grad` with vectors, to the bit, without what that imports first.
+"""J^T v by reverse mode: `torch.autograd.grad` with vectors, with the same bits, without its costly first import.
 
-Given vectors, torch compares shapes through its symbolic shapes, which imports sympy: 0.4 s of CPU in every process
-that takes a curvature product. Sizes here are numbers, so torch's engine is called as `torch.autograd.grad` calls it.
+Given vectors, torch compares shapes symbolically, which imports sympy: 0.4 s of CPU in every process that computes a
+curvature product. Sizes here are numbers, so torch's engine is called as `torch.autograd.grad` calls it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 _engine: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
-"""Private to torch: without it `torch.autograd.grad` does the same."""
+"""Private to torch: without it `torch.autograd.grad` is used."""
 PLAIN = (Tensor, torch.nn.Parameter)
-"""Subclasses of tensors have a say in what a gradient is."""
+"""Subclasses of tensors may define gradients differently."""
 
 
 def pulled(
@@ -27,9 +27,9 @@ def pulled(
     create_graph: bool = False,
     allow_unused: bool = False,
 ) -> list[Tensor | None]:
-    """Of each input sum_i (d outputs_i / d input)^T vectors_i; None, where `allow_unused`, of one without a path.
+    """For each input, sum_i (d outputs_i / d input)^T vectors_i; with `allow_unused`, None for one without a path.
 
-    Raises RuntimeError for a vector that has not its output's shape, and what `torch.autograd.grad` raises.
+    Raises RuntimeError for a vector without its output's shape, and the exceptions of `torch.autograd.grad`.
     """
     keep = retain_graph or create_graph
     same = all(x.shape == v.shape for x, v in zip(outputs, vectors, strict=True))

@@ -53,9 +53,9 @@ class Spectrum:
     """The Krylov space is exhausted: the Ritz values are all the eigenvalues."""
 
     def upper_bound(self, margin: float = 0.02) -> float:
-        """(1 + margin) x the largest Ritz value; the margin is at least 5 % after fewer than 20 steps.
+        """(1 + margin) x the largest Ritz value; the margin is at least 5% after fewer than 20 steps.
 
-        Too small a bound is fatal for every accelerated method, a bound 30 % too large costs a few percent. Raises
+        Too small a bound is fatal for every accelerated method, a bound 30% too large costs a few percent. Raises
         ValueError if no curvature is positive.
         """
         if self.largest <= 0:

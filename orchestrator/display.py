@@ -212,7 +212,7 @@ class Stretched:
 
 
 def arms_table(spec: Spec, folder: SweepFolder) -> Group:
-    """Mean, 95 % t interval and n over the studies (with one study: over its confirm seeds), and the cost.
+    """Mean, 95% t interval and n over the studies (with one study: over its confirm seeds), and the cost.
 
     Best arm first; then what each arm chose.
     """
@@ -222,7 +222,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     further = task.TABLE
     metrics = list(dict.fromkeys((spec.report_metric, spec.metric.name, *further)))
     fresh = "paired studies, fresh seeds" if several else "fresh paired seeds"
-    table = Table(title=f"{folder.sweep_id}: confirm stage, {fresh}", caption=f"intervals: 95 % t over the {unit}")
+    table = Table(title=f"{folder.sweep_id}: confirm stage, {fresh}", caption=f"intervals: 95% t over the {unit}")
     table.add_column("arm", no_wrap=True)
     values = {metric: results.arm_values(folder, metric) for metric in metrics}
     metrics = [m for m in metrics if m not in further or any(values[m].values())]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from orchestrator import notifying, reconcile, results, runner
 from orchestrator.definition import method
@@ -37,6 +37,9 @@ from orchestrator.tracking.mlflow_sweep import tracker_of
 from orchestrator.travel.arrival import needs
 from orchestrator.travel.errors import CannotTravel
 from orchestrator.trial import by_value
+
+if TYPE_CHECKING:
+    from orchestrator.executors.ray_cluster import RayCluster
 
 RAY, DEBUG = "ray", "debug"
 
@@ -71,6 +74,8 @@ class Options:
     """Ends the process with an error when something cannot be interrupted."""
     parcel: Parcel | None = None
     """The user's own code, for the machines of a cluster (see `travel`)."""
+    cluster: RayCluster | None = None
+    """A private cluster that was started ahead."""
     notify: tuple[str, ...] = ()
     """Webhooks in addition to the file's: `URL` for all events, or `EVENT=URL`."""
 
@@ -125,6 +130,8 @@ def launch(
     if options.fair:
         fair.check(text, spec.source or "the sweep")
     teachers(spec, root)
+    if options.cluster is not None:
+        options.cluster.settled()  # or its processes could inherit what a task does to this one while it is tried
     _rehearse(spec, text, root, options, say)
     facts = _facts(spec, options)
     names = [spec.task.name, *(arm.optimizer for arm in spec.arms.values())]
@@ -340,6 +347,7 @@ def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes)
         parcel=options.parcel,
         requirements=spec.environment.requirements if options.elsewhere else (),
         carried=carried,
+        cluster=options.cluster,
     )
     if options.address and not folder.far:
         executor.look_for(folder.path)

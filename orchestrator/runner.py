@@ -231,7 +231,7 @@ def _turned_away(spec: Spec, folder: SweepFolder, tracker: Tracker, how: str) ->
 
 
 def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
-    """Each arm's mean, 95 % t interval and n, for the tuned and the reported metric.
+    """Each arm's mean, 95% t interval and n, for the tuned and the reported metric.
 
     n counts studies if the arm has several, otherwise confirm seeds.
     """

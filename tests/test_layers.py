@@ -89,6 +89,7 @@ LATE = {
     ("orchestrator/launch.py", "_measured"): "Ray: likewise",
     ("orchestrator/launch.py", "_verdict"): "pandas: a sweep starts 0.5 s sooner",
     ("orchestrator/executors/ray_trial.py", "setup"): "torch, imported without looking for garbage: 0.4 s a worker",
+    ("orchestrator/executors/ray_cluster.py", "settled"): "Tune, while Ray's processes start: `doctor` 0.3 s sooner",
     ("orchestrator/executors/ray.py", "run"): "Ray: `geosweep doctor --help` and files that are refused 2.7 s sooner",
     ("orchestrator/protocol/seal.py", "_grad_evals"): "torch: `geosweep status` and `verify` 1.5 s sooner",
     ("orchestrator/trial/source.py", "_class_of"): "torch: `geosweep status` 1.5 s sooner",

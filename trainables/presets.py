@@ -52,7 +52,7 @@ PRESETS: Mapping[str, Preset] = {
         training=Recipe(schedule="cosine", warmup=0.05),
         optimizer="adamw", lr=1e-3, weight_decay=0.3, epochs=300,
     ),
-    # ResNet-50 with momentum 0.9: x 0.1 at 30, 70 and 90 % of the run
+    # ResNet-50 with momentum 0.9: x 0.1 at 30, 70 and 90% of the run
     "imagenet": Preset(
         batch_size=256, crop="resized", flip=True, cutout=0, label_smoothing=0.1,
         training=Recipe(schedule="step", warmup=0.05),

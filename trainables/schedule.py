@@ -5,7 +5,7 @@ After a linear warm-up over the first share w of the budget, with x running from
     constant      1
     cosine        f + (1 - f) (1 + cos(pi x)) / 2                    (Loshchilov and Hutter 2017, eq. 5)
     linear        f + (1 - f) (1 - x)
-    step          0.1^k after 30, 70 and 90 % of the rest            (He et al. 2016, section 3.4, made relative)
+    step          0.1^k after 30, 70 and 90% of the rest            (He et al. 2016, section 3.4, made relative)
     inverse_sqrt  sqrt(w / progress); without warm-up 1 / sqrt(1 + 99 x)   (Vaswani et al. 2017, eq. 3)
 
 Because progress counts gradient evaluations, a two-pass method has half the steps and the same schedule.

@@ -46,7 +46,7 @@ from optim_core.two_pass import Excursion, global_norm
 WORDS = ("auto", "estimate")
 RESTARTS = ("none", "function", "gradient")
 REFRESH_STEPS, GROWTH = 10, 1.02
-"""Products per refresh; a refresh takes effect if L grew by more than 2 %."""
+"""Products per refresh; a refresh takes effect if L grew by more than 2%."""
 RISES, UPHILL = 3, 2
 COUNTERS = {
     "steps": 0, "restarts": 0, "rises": 0, "warned": False, "first_loss": None, "lowest_loss": None, "last_loss": None
@@ -369,7 +369,7 @@ class ScheduleFollower(JudgesWithLoss):
                 self._raise_smoothness(group, found)
 
     def _raise_smoothness(self, group: dict[str, Any], found: spectrum.Spectrum) -> None:
-        """Take a larger L and restart, if the current one is too small by more than 2 %."""
+        """Take a larger L and restart, if the current one is too small by more than 2%."""
         if found.largest * (1 + group["smoothness_margin"]) > GROWTH * group["smoothness"]:
             group["smoothness"] = found.upper_bound(group["smoothness_margin"])
             self._restart()

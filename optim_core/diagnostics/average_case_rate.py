@@ -7,7 +7,7 @@ eigenvalues and the squared components of the start. All for the objective, M_1:
     geometry/rate_measured      slope of log M against log t over the last four fifths; without an upper edge at 0, that
                                 is strong_convexity > 0, against t over the last half, in nats per step
     geometry/rate_theory        the same slope of contraction^t t^(-power), see `average_case.theory`
-    geometry/rate_gap           measured - theory; theory leaves out logarithms, so ties stay up to 10 % apart
+    geometry/rate_gap           measured - theory; theory leaves out logarithms, so ties stay up to 10% apart
     geometry/objective_theory   log10 M(t) / M(0) from the residual polynomial: exact for quadratics
     geometry/objective_gap      measured - theory of it
 

@@ -22,7 +22,7 @@ PROBES, ROWS = 100, 32
 
 
 def norm_by_cauchy(product: Product, like: list[Tensor], *, probes: int, seed: int) -> float:
-    """|H|_(1,1); error 3 % at 200 probes, more if rows depend on each other. Memory: `probes` vectors."""
+    """|H|_(1,1); error 3% at 200 probes, more if rows depend on each other. Memory: `probes` vectors."""
     draws = torch.Generator().manual_seed(seed)
     seen = []
     for _ in range(probes):

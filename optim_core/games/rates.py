@@ -31,7 +31,7 @@ COSTS = {
 }
 """Gradient evaluations charged per step with two players, those of the closure's calls.
 
-tests/bench/games_cost.py measures the actual cost: within 5 % of the charge, except 1.7 for `alternating_gda`.
+tests/bench/games_cost.py measures the actual cost: within 5% of the charge, except 1.7 for `alternating_gda`.
 """
 
 

@@ -1,7 +1,7 @@
 """The spectrum of a game's Jacobian from products with it: Arnoldi for eigenvalues, Lanczos for singular values.
 
 Up to `probes` parameters J is formed and everything is exact. Beyond that, Arnoldi's Ritz values with a residual below
-a twentieth of the largest are kept, and the outer end is widened by 2 %, because Ritz values approach it from inside.
+a twentieth of the largest are kept, and the outer end is widened by 2%, because Ritz values approach it from inside.
 Ends near 0 are found last: with few probes they come out too large, which costs speed but not stability. A product
 counts as two gradient evaluations.
 """

@@ -60,7 +60,7 @@ VERBS = (
     "k8s",
     "submit",
 )
-"""Modules beside this one; importing one adds its verbs, in this order on the help page."""
+"""Modules of this package; importing one adds its verbs, in this order on the help page."""
 
 
 class Exit(enum.IntEnum):
@@ -201,7 +201,7 @@ def say(message: str, style: str | None = None) -> None:
 def typed(context: typer.Context, verb: str = "", leave: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
     """The current command, to be run again: with the options that were typed or came from variables.
 
-    `verb` and `arguments` take the place of its own, for another verb that knows its options but those in `leave`.
+    `verb` and `arguments` replace its own, for another verb that has the same options except those in `leave`.
     Passwords in addresses are not shown.
     """
     from orchestrator.storage import object_store
@@ -279,7 +279,7 @@ class Failed(typer.Exit):
 
 
 def fail(message: str, code: Exit) -> NoReturn:
-    """Say what is wrong on standard error and exit."""
+    """Print an error message on standard error and exit."""
     say(message, "red")
     raise Failed(code, message)
 

@@ -141,7 +141,7 @@ def _table(title: str, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) -
     sentences = {
         "A is",
         "what settles it cheapest",
-    }  # these wrap, so that a narrow terminal does not cut names or numbers
+    }  # these wrap, so a narrow terminal does not cut off names or numbers
     for column in kept:
         words = column in {"A", "B", *sentences}
         table.add_column(column, justify="left" if words else "right", no_wrap=column not in sentences)
@@ -181,7 +181,7 @@ def report(
     form = {"paper": paper, "vector": vector or paper}
     path, trouble = publish.write(evidence, output, tracking=tracking and not evidence.imported, **form)
     if trouble:
-        say(f"MLflow was not told ({trouble}); the report on disk is complete", "yellow")
+        say(f"the report was not logged to MLflow ({trouble}); the report on disk is complete", "yellow")
     if as_json:
         files = sorted(str(p) for p in path.parent.rglob("*") if p.is_file())
         document = {"schema": "geosweep/report/1", "sweep_id": evidence.sweep_id, "report": str(path), "files": files}

@@ -34,7 +34,7 @@ class Kind(enum.StrEnum):
 
 @data.command()
 def convert(
-    kind: Annotated[Kind, typer.Argument(help="What SRC is.")],
+    kind: Annotated[Kind, typer.Argument(help="The kind of SRC.")],
     src: Annotated[Path, typer.Argument(help="Archive, file or folder to read.")],
     dst: Annotated[Path, typer.Argument(help="Folder to create.")],
     vocabulary: Annotated[int | None, typer.Option(help="tokens-bin, text, hf-parquet: number of token ids.")] = None,

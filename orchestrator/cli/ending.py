@@ -23,11 +23,13 @@ FAULTS = (Exit.UNEXPECTED, Exit.UNREACHABLE)
 
 
 def kind(code: int) -> str:
-    """The ending that an exit code of `run` stands for."""
+    """The ending for an exit code of `run`."""
     from orchestrator.storage import ending
 
     meant = {Exit.DONE: ending.DONE, Exit.BUDGET: ending.BUDGET, Exit.INTERRUPTED: ending.STOPPED}
-    return meant.get(code) or (ending.FAULT if code in FAULTS or code < 0 else ending.FAILED)  # type: ignore[call-overload, no-any-return]
+    return (
+        meant.get(code) or (ending.FAULT if code in FAULTS or code < 0 else ending.FAILED)  # type: ignore[call-overload, no-any-return]
+    )
 
 
 class Kept:
@@ -67,7 +69,7 @@ class Kept:
         try:
             mlflow_ends.tell(uri=uri, root=self.root, sweep_id=self.sweep_id, name=name, how=how.ending)
         except ConnectionError as error:
-            say(f"MLflow was not told how it ended ({error})", "yellow")
+            say(f"the ending was not logged to MLflow ({error})", "yellow")
 
 
 @contextmanager
@@ -92,7 +94,7 @@ HELD = "another driver works on this sweep"
 
 
 def ended(error: BaseException) -> Ending:
-    """The ending that an error stands for."""
+    """The ending for an error."""
     from orchestrator.storage import ending
     from orchestrator.storage.errors import Held, NoWorkers
 

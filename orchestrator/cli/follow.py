@@ -181,7 +181,7 @@ def told(attempt: Attempt, folder: SweepFolder | None, before: Ending | None = N
 
 
 def exit_code(attempt: Attempt, folder: SweepFolder | None, before: Ending | None = None) -> int:
-    """Of `run` for this end: as its driver said it, in its log or in the sweep's folder."""
+    """The exit code of `run` for this ending, as recorded by its driver in its log or in the sweep's folder."""
     how = told(attempt, folder, before).ending
     if how is not None:
         return _of(how)

@@ -21,7 +21,7 @@ FILES = {
     ".gitignore": STARTER / "gitignore",
     "schema.json": bundled.folder("sweeps") / "schema.json",
 }
-"""Name in the new folder -> what is copied."""
+"""Name in the new folder -> file to copy."""
 
 
 @app.command()

@@ -19,7 +19,7 @@ Elastic = Annotated[
 ]
 Fair = Annotated[
     bool,
-    typer.Option("--fair", help="Refuse a sweep that breaks a lint rule without saying why (analysis.waive)."),
+    typer.Option("--fair", help="Refuse a sweep that breaks a lint rule without a stated reason (analysis.waive)."),
 ]
 Registry = Annotated[
     str,

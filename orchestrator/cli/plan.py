@@ -130,7 +130,7 @@ def _memory(one: Mapping[str, Any]) -> str:
 
 
 def _in_seconds(definition: Spec, root: Path, calibrate: bool | None) -> tuple[Spec, dict[str, Calibrated]]:
-    """The sweep with its budget in seconds converted: as kept with the sweep, else timed now and not kept."""
+    """The sweep with its budget in seconds converted: as stored with the sweep, or else timed now and not stored."""
     from orchestrator.definition.model import sweep_id
     from orchestrator.protocol import pace
     from orchestrator.storage import calibration
@@ -200,7 +200,7 @@ def _power(p: Mapping[str, Any]) -> list[str]:
     spread = "spread of a study's difference" if several else "spread of paired differences"
     what = "a true difference" if several else "a true difference between the two configurations found"
     needed = p[f"{unit}_needed"]
-    words = f"80 % power needs {'more than 10,000' if needed is None else f'{needed:,}'} {unit}"
+    words = f"80% power needs {'more than 10,000' if needed is None else f'{needed:,}'} {unit}"
     found = []
     if p[unit] < p["floor"]:
         found.append(f"{lead}: no effect of any size can be detected; use {p['floor']} {unit} or more.")
@@ -208,9 +208,9 @@ def _power(p: Mapping[str, Any]) -> list[str]:
     elif p["power"] is not None:
         chance = f"{p['power']:.0%} power{_in_practice(p['power']) if several else ''}"
         found.append(f"{lead}: {what} of {p['effect']:g} {metric} is detected with {chance}; {words}.")
-        found.append(f"Detectable at 80 % power: {p['detectable']:.3g}.")
+        found.append(f"Detectable at 80% power: {p['detectable']:.3g}.")
     else:
-        found.append(f"{lead}: {what} of {p['detectable_sd']:.2f} standard deviations is detected with 80 % power.")
+        found.append(f"{lead}: {what} of {p['detectable_sd']:.2f} standard deviations is detected with 80% power.")
     if p["sd"] is None:
         found.append(f"No earlier sweep of this task shows the {spread}; give it with --sd.")
     else:
@@ -234,7 +234,7 @@ def _best(b: Mapping[str, Any]) -> list[str]:
     each = f"{_count(d['configurations'], 'configuration')} per study"
     found = [f"The best use of {total}: {seeds} with {each}, {d['trials']:,} trials."]
     if b["detectable"] is None:
-        reach = f"Detectable at 80 % power: {b['detectable_sd']:.2f} SD of one confirm seed's difference"
+        reach = f"Detectable at 80% power: {b['detectable_sd']:.2f} SD of one confirm seed's difference"
         found.append(f"{reach}; no earlier sweep of this task shows that spread; give it with --sd.{_assumed(b)}")
     else:
         if b["power"] is not None:
@@ -242,7 +242,7 @@ def _best(b: Mapping[str, Any]) -> list[str]:
             found.append(f"A true difference of {b['effect']:g} {b['metric']} is detected with {chance}.")
         share = f"; {_share(b).removeprefix(', ')}" if b["components"] else ""
         found.append(
-            f"Detectable at 80 % power: {b['detectable']:.3g} {b['metric']}{share} ({b['sd_from']}).{_assumed(b)}"
+            f"Detectable at 80% power: {b['detectable']:.3g} {b['metric']}{share} ({b['sd_from']}).{_assumed(b)}"
         )
     if len(b["searches"]) == 1:
         found.append("Configurations and tune seeds are the file's: the variance of another search is unknown.")

@@ -68,7 +68,7 @@ def reconcile(
 
     found = folder.find(root, sweep)
     if (read_json(found.path / "resolved.json") or {}).get("imported"):
-        fail(f"{found.sweep_id} was imported: it has no study and no runs of ours to compare with", Exit.USAGE)
+        fail(f"{found.sweep_id} was imported: it has no study or runs of its own to compare with", Exit.USAGE)
     with found.hold(storage):
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None

@@ -167,9 +167,9 @@ def packed(spec: Spec, file: Path, root: Path) -> Parcel | None:
     found = parcel(spec, file, leave_out=[root])
     if found is not None:
         size = found.archive.stat().st_size / 1e3
-        said = f"{found.files} files of {found.folder} go with the sweep ({size:,.0f} kB)"
+        said = f"{found.files} files of {found.folder} will be uploaded with the sweep ({size:,.0f} kB)"
         if found.left_out:
-            said += f"; left out, for their names: {', '.join(map(printable, found.left_out))}"
+            said += f"; left out because of their names: {', '.join(map(printable, found.left_out))}"
         talk.print(said, highlight=False, markup=False, soft_wrap=True)
     return found
 

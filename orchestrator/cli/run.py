@@ -7,11 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from orchestrator.cli.ahead import ahead
 from orchestrator.cli.app import (
     ROOT,
     Exit,
@@ -123,12 +125,13 @@ def run(
         from orchestrator.cli.job import DRIVER, Supervisor
 
         raise typer.Exit(Supervisor([*DRIVER, *(word for word in sys.argv[1:] if word != "--as-job")]).run())
-    from orchestrator import launch
-    from orchestrator.definition import model
-    from orchestrator.remote import CODE
-    from orchestrator.travel.arrival import arrive
+    here = executor is Backend.RAY and not (address or code)
+    with kept() as place, ahead(file, overrides or (), root, max_concurrent) if here else nullcontext() as cluster:
+        from orchestrator import launch
+        from orchestrator.definition import model
+        from orchestrator.remote import CODE
+        from orchestrator.travel.arrival import arrive
 
-    with kept() as place:
         root = root.absolute() if code else root
         parcel = arrive(code) if code else None
         asked = asked_of(file, overrides)
@@ -153,6 +156,7 @@ def run(
             fair=fair,
             retry_failed=retry_failed,
             give_up=_giving_up(asked),
+            cluster=cluster,
         )
         ended = carry_out(asked, definition, root, options, typed(context))
         if as_json:
@@ -317,7 +321,7 @@ def _invalid(file: str | Path, error: SpecError) -> dict[str, Any]:
 
 
 def _loaded(asked: Asked, overdue: Callable[[SpecError], None]) -> Spec:
-    """The sweep; `overdue` hears of a module or a task that does not come to an end. Raises SpecError."""
+    """The sweep; `overdue` is called for a module or task that does not finish. Raises SpecError."""
     from orchestrator.protocol.patience import endless_reading, watched
 
     with watched(READING_S, lambda frames: overdue(endless_reading(asked.text, asked.file, frames, READING_S))):
@@ -325,7 +329,7 @@ def _loaded(asked: Asked, overdue: Callable[[SpecError], None]) -> Spec:
 
 
 def _with_steps(error: SpecError, rest: Spec, asked: Asked) -> SpecError:
-    """What is wrong with the file, and what breaks in the first steps of the arms that are right."""
+    """The errors of the file, and those in the first steps of its valid arms."""
     from orchestrator.protocol import rehearsal
 
     try:
@@ -338,7 +342,7 @@ def _with_steps(error: SpecError, rest: Spec, asked: Asked) -> SpecError:
 
 
 def _giving_up(asked: Asked, as_json: bool = False) -> Callable[[SpecError], NoReturn]:
-    """Ends the command at once with what is wrong, from any thread: the main one cannot be interrupted."""
+    """Ends the command at once with the error, from any thread: the main one cannot be interrupted."""
     from orchestrator.protocol.patience import at_once
 
     out = os.dup(1) if as_json else -1

@@ -17,10 +17,10 @@ from orchestrator.statistics.slowdown import relative
 @app.command()
 def table(
     sweep: Sweep = "@last",
-    by: Annotated[str, typer.Option(help="A hyperparameter, for instance rotation.")] = ...,  # type: ignore[assignment]
+    by: Annotated[str, typer.Option(help="A hyperparameter, for example rotation.")] = ...,  # type: ignore[assignment]
     baseline: Annotated[str, typer.Option(help="One of its values; adds differences from it and slowdowns.")] = "",
     columns: Annotated[
-        str, typer.Option(help="Further final metrics, comma-separated; default: all geometry/...")
+        str, typer.Option(help="Additional final metrics, comma-separated; default: all geometry/...")
     ] = "",
     metric: Annotated[str, typer.Option(help="A metric other than the one that the sweep reports.")] = "",
     root: Root = ROOT,
@@ -79,7 +79,7 @@ def _caption(document: dict[str, Any]) -> str:
     from orchestrator.compare import by_value
 
     each = "of each study " if document["unit"] == "study" else ""
-    words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95 % t intervals"]
+    words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95% t intervals"]
     if "bounds" in document:
         intervals = [row["interval"] or (None, None) for row in document["rows"]]
         words[0] += f", {cut}" if (cut := cut_words(document["metric"], document["bounds"], intervals)) else ""

@@ -117,7 +117,7 @@ def _tell_verdict(of: SweepFolder) -> None:
     with suppress(Exception):  # reported below, should MLflow not answer
         renewed(of)
     if trouble := told.tell(of):
-        say(f"MLflow was not told the verdict ({trouble})", "yellow")
+        say(f"the verdict was not logged to MLflow ({trouble})", "yellow")
 
 
 def _port(asked: int) -> int:

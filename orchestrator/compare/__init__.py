@@ -1,1 +1,1 @@
-"""Statistics of paired confirm seeds, and what is drawn and said of them."""
+"""Statistics of paired confirm seeds, with their figures and reports."""

@@ -2,7 +2,7 @@
 
 Rows are grouped by optimizer and value, across arms; a twin must be left out. A row's configuration is the one with the
 best mean of the tuned metric over the tune seeds; across arms this repeats the choice that each arm made. Its numbers
-come from the confirm seeds where it has any: that is so for every row when each value is an arm of its own. A row from
+come from the confirm seeds where it has any: that is so for every row when each value is a separate arm. A row from
 the tune stage is marked: it was selected by the very number that it shows, so the number is optimistic, and the row is
 not compared with rows from the confirm stage. A configuration that violates an outcome constraint gets a row only if
 none with that value satisfies them, and the row says so.
@@ -44,7 +44,7 @@ class Question:
     baseline: str = ""
     """One of the values; empty: none."""
     columns: tuple[str, ...] = ()
-    """Further final metrics; empty: all geometry/..."""
+    """Additional final metrics; empty: all geometry/..."""
     bounds: tuple[float, float] = UNBOUNDED
     """Range of the metric; intervals are clipped to it."""
     breaking: Mapping[tuple[str, int, int], bool] = field(default_factory=dict)

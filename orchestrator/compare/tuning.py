@@ -1,8 +1,8 @@
 """How well each arm was tuned: edges of the space, usable widths, optimism, divergence, and whether pruning is safe.
 
-edge       the chosen value lies within 5 % of a bound of its range (on the range's own scale): the optimum may lie
-           outside. A natural bound, which the optimizer declares (a rate of 1, a momentum of 0), is no edge
-width      decades between the smallest and the largest value among configurations within 5 % of the best
+edge       the chosen value lies within 5% of a bound of its range (on the range's own scale): the optimum may lie
+           outside. A natural bound, declared by the optimizer (a rate of 1, a momentum of 0), is not an edge
+width      decades between the smallest and the largest value among configurations within 5% of the best
 optimism   mean over the confirm seeds of the tuned metric, minus the value with which the search chose it
 rungs      Kendall's tau between the ranking at a share of the budget and the final one, and where the winner stood
 
@@ -135,7 +135,7 @@ def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
 
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
-    """Decades of the parameter over configurations within 5 % of the best; None for a parameter without a logarithm."""
+    """Decades of the parameter over configurations within 5% of the best; None for a parameter without a logarithm."""
     if p.name not in frame or p.kind == "categorical" or (not p.log and not p.one_minus):
         return None
     whole = frame.dropna(subset=["value", p.name])

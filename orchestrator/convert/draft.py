@@ -118,7 +118,7 @@ def flow(value: Any) -> str:
 
 
 def scalar(value: Any) -> str:
-    """A number, a truth value, null, or text; text is quoted where it could be read as something else."""
+    """A number, boolean, null, or text; text is quoted if it could be read as something else."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -138,7 +138,7 @@ def sweep_name(text: str) -> str:
 
 
 def number(value: Any) -> Any:
-    """A number that was written as text, as a number; anything else as it is."""
+    """A number written as text, converted to a number; anything else unchanged."""
     if isinstance(value, str):
         for kind in (int, float):
             try:

@@ -2,7 +2,7 @@
 
 exponents      log_uniform on [a, b] draws exp(u), u uniform on [a, b]: log_uniform_values on [exp a, exp b]
 inverse        inv_log_uniform: log(1/x) is uniform, and so is log x: log_uniform_values on [exp -b, exp -a]
-unbounded      normal, log_normal: a search needs bounds; the middle 95 %, mu -+ 2 sigma, takes their place
+unbounded      normal, log_normal: a search needs bounds; the middle 95%, mu -+ 2 sigma, takes their place
 quantum        others round to multiples of q, here values are min, min + q, ...: the ends are rounded
 """
 
@@ -47,7 +47,7 @@ def exponents(low: float, high: float) -> dict[str, Any]:
 
 
 def middle(mu: float, sigma: float) -> tuple[float, float]:
-    """Where a normal variable lies with 95 %."""
+    """Where a normal variable lies with 95%."""
     return _short(mu - SIGMAS * sigma), _short(mu + SIGMAS * sigma)
 
 

@@ -61,7 +61,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     found = _parameters(given.get(space) or {}, (*at, space), draft)
     grid = any("grid_search" in str(one) for one in (given.get(space) or {}).values())
     if grid and any(isinstance(one, Mapping) and "min" in one for one, _ in found.values()):
-        draft.note("changed", (*at, space), "grid_search beside ranges: all are drawn at random")
+        draft.note("changed", (*at, space), "grid_search with ranges: all are drawn at random")
         grid = False
     hand = program.handed(draft, found, (*at, space))
     program.task(draft, script or "train.py", [], hand, "" if script else draft.note("to fill in", (*at, "run"), said))
@@ -206,7 +206,7 @@ def _budget(draft: Draft, flat: Mapping[str, Any], at: Path, hand: program.Hande
         draft.left_out((*at, "stop", key), "a trial does not stop at a target value, which would favor lucky seeds")
     samples = flat.get("num_samples")
     if grid and isinstance(samples, int) and samples > 1:
-        said = f"num_samples {samples} repeats the grid; one seed for each"
+        said = f"num_samples {samples} repeats the grid; one seed per repetition"
         draft.top.put("seeds", {"tune": samples}, draft.note("changed", (*at, "num_samples"), said))
     count = samples if isinstance(samples, int) and samples > 0 and not grid else None
     found = program.budget(

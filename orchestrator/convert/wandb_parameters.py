@@ -16,7 +16,7 @@ from orchestrator.definition.yaml12 import Path
 NEEDS = {"min", "max", "mu", "sigma", "q", "a", "b"}
 KNOWN = NEEDS | {"distribution", "value", "values", "probabilities", "parameters"}
 DECADES = 100.0
-"""A uniform range whose ends are this far apart gets a note."""
+"""A uniform range with ends this far apart gets a note."""
 
 
 class UntranslatableError(ValueError):
@@ -35,7 +35,7 @@ def flattened(given: Mapping[str, Any], path: Path, draft: Draft, prefix: str = 
                 inner[next(iter(inner))][1].append(draft.note("changed", at, why))
             found |= inner
             for other in one.keys() - {"parameters"}:
-                draft.left_out((*at, other), "is beside nested parameters and does not apply to them")
+                draft.left_out((*at, other), "is next to nested parameters and does not apply to them")
             continue
         try:
             found[name] = translated(one, at, draft)
@@ -180,7 +180,7 @@ def _normal(one: Mapping[str, Any], kind: str, changed: Changed) -> dict[str, An
     low, high = ranges.middle(mu, sigma)
     found = ranges.exponents(low, high) if "log" in kind else ranges.uniform(low, high)
     law = f"{kind} with mu {mu:g} and sigma {sigma:g}"
-    changed("distribution", f"{law} has no bounds, which a search needs; its middle 95 % replaces it")
+    changed("distribution", f"{law} has no bounds, which a search needs; its middle 95% replaces it")
     return _rounded(found, one.get("q", 1), changed) if kind.startswith("q_") else found
 
 

@@ -1,1 +1,1 @@
-"""What a sweep file says, checked and resolved: the ground that every other room stands on."""
+"""The content of a sweep file, checked and resolved: the basis of all other packages."""

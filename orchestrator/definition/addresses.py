@@ -1,6 +1,6 @@
 """Addresses that messages go to (`notify`): secrets, never shown and never stored in a sweep's folder.
 
-A reference to an environment variable, ${env:NAME}, stands for its value and may be kept.
+A reference to an environment variable, ${env:NAME}, is replaced by its value and may be stored.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _alike(name: str) -> str:
 
 
 def _check_players(model: SweepModel, optimizer: str, where: Where, path: Path) -> None:
-    """Game optimizers go with games, and with nothing else."""
+    """Game optimizers are for games, and only for games."""
     task = str(model.task["name"])
     if optim_core.lookup(optimizer).PLAYS_GAMES == trainables.lookup(task).GAME:
         return
@@ -209,7 +209,7 @@ def _renamed_conditions(
 def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
     """An arm's own parameter can become active: its conditions name only values that their parents can have.
 
-    A shared parameter, whose parents may differ between arms, only has to name a value.
+    A shared parameter, which may have different parents in different arms, only has to name a value.
     """
     known = {p.name: p for p in every}
     for p in known.values():

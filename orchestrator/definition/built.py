@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build(task: str, values: Mapping[str, Any]) -> Task:
-    """The task; files named by parameters of a user's own task are looked for beside the sweep file, too."""
+    """The task; files named by parameters of a user's task are also looked up next to the sweep file."""
     return trainables.build(task, **placed(task, values))
 
 

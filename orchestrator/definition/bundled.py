@@ -22,9 +22,9 @@ def sweeps() -> dict[str, Path]:
 
 
 def sweep(given: Path) -> Path:
-    """The file that was meant: the one at this path, else the bundled sweep of this name, else the path as it is.
+    """The file meant: the one at this path, or the bundled sweep of this name, or else the path unchanged.
 
-    A folder of that name, such as the data of a sweep, is no sweep file.
+    A folder of that name, such as the data of a sweep, is not a sweep file.
     """
     if given.is_file() or given.suffix or given.is_absolute():
         return given

@@ -33,7 +33,7 @@ def amount(budget: Mapping[str, Any], counted: str = "") -> str:
 
 
 def took(arm: str, given: float, error: float, seconds: float | None) -> str:
-    """How well an arm's calibration met a budget in seconds: `sgd: 31.2 s per trial, 4 % above the 30 s ...`."""
+    """How well an arm's calibration met a budget in seconds: `sgd: 31.2 s per trial, 4% above the 30 s ...`."""
     stated = f"calibrated to within {error:.0%}"
     if seconds is None:
         return f"{arm}: no trial has timed its {given:g} s yet ({stated})."

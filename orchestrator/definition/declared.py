@@ -18,7 +18,7 @@ from orchestrator.definition.shares import PERCENT, SHARE, is_share, obeying
 from trainables import Metric
 
 OF_EVERY_TRIAL = ("time/step_s", "cost/grad_evals", "cost/steps")
-"""Metrics that no task has to report."""
+"""Metrics that tasks need not report."""
 
 
 def analysis(model: SweepModel, where: Where) -> dict[str, Any]:

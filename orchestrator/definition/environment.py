@@ -40,13 +40,13 @@ def resolved(model: SweepModel, where: Where, file: str) -> EnvironmentSpec:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise where.error(
             ("environment", "requirements"),
-            f"{name} is not beside the sweep file, with which it is sent; move it there",
+            f"{name} is not next to the sweep file, with which it is uploaded; move it there",
         )
     path = Path(file).parent / name
     try:
         text = read(path)
     except SpecError as error:
-        raise where.error(("environment", "requirements"), f"{error}; it is looked for beside the sweep file") from None
+        raise where.error(("environment", "requirements"), f"{error}; it is looked up next to the sweep file") from None
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         bare = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -65,7 +65,7 @@ def _pinned(line: str, place: str, at: tuple[str | int, ...], where: Where) -> s
 
 
 def pinned(line: str) -> str:
-    """The line as pip takes it. One version, or one content, and nothing else: raises ValueError for another."""
+    """The line for pip. It must pin one version or one content; raises ValueError otherwise."""
     bare = re.sub(r"\s+--hash=\S+|\s*\\$", "", line.strip()).strip()
     if bare.startswith("-"):
         raise ValueError(f"{line!r} is an option of pip; list packages only, each as NAME==VERSION")
@@ -121,7 +121,7 @@ def _check_image(image: str, where: Where) -> None:
 
 
 def unmet(requirements: Iterable[str]) -> list[str]:
-    """Which of these packages this machine's environment lacks, in words."""
+    """Which of these packages are missing from this machine's environment, as text."""
     found = []
     for line in requirements:
         asked = Requirement(line)

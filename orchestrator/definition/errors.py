@@ -18,7 +18,7 @@ class SpecError(ValueError):
     """Whether types or spelling are wrong, which depends on nothing else in the file."""
 
     rest: Spec | None = None
-    """Of all errors of a file: the sweep without what is wrong, as far as it can be tried."""
+    """For all errors of a file: the sweep without its invalid parts, as far as it can be tried."""
 
     def __init__(self, file: str, line: int, column: int, path: tuple[str | int, ...], message: str) -> None:
         self.file, self.line, self.column, self.path, self.message = file, line, column, path, message

@@ -47,7 +47,7 @@ STAND_INS: Mapping[str, Any] = {
     "per_trial": 10**9,
     "trials_per_arm": 1,
 }
-"""Missing key -> what is read in its place; never shown."""
+"""Missing key -> value read instead; never shown."""
 OBEYED = "1 <= 1"
 """Read in place of a wrong constraint."""
 MEANT = re.compile(r"did you mean (\w+)\?")
@@ -56,7 +56,7 @@ MISSING = re.compile(r"(\w+): missing")
 
 @dataclass
 class _Reading:
-    """The file as it is read now, and what was removed from it."""
+    """The file as it is now read, and what was removed from it."""
 
     document: Document
     taken: list[Path] = field(default_factory=list)
@@ -70,14 +70,14 @@ class _Reading:
 
 
 def every(first: SpecError, document: Document, read: Callable[[Document], Spec]) -> SpecError:
-    """`first` and all further errors, as one. `read` raises the next SpecError, or returns.
+    """`first` and all other errors, as one. `read` raises the next SpecError, or returns.
 
     What is right in the file is its `rest`: the sweep with the arms of which nothing was taken out.
     """
     found, error, rest = [first], first, None
     now = _Reading(Document(copy.deepcopy(document.value), document.places))
     for _ in range(ROUNDS):
-        if not _mend(now, error):
+        if not _repair(now, error):
             break
         try:
             rest = read(now.document)
@@ -113,7 +113,7 @@ def _follows(error: SpecError, now: _Reading) -> bool:
         if any(other[: len(gone)] == gone for other in now.taken):
             return True
     elif error.is_of_form and any(len(path) < len(other) and other[: len(path)] == path for other in now.taken):
-        return True  # what is left of it is empty
+        return True  # the rest of it is empty
     for other in (*now.taken, *now.stood_in):
         shorter = min(len(path), len(other))
         if path and path[:shorter] == other[:shorter] and (error.is_of_form is False or len(path) >= len(other)):
@@ -134,8 +134,8 @@ def _follows(error: SpecError, now: _Reading) -> bool:
     return bool(LOOKS_AT.get(section, frozenset()) & now.sections())
 
 
-def _mend(now: _Reading, error: SpecError) -> bool:
-    """Remove what is wrong, or put in what is missing; whether anything was changed."""
+def _repair(now: _Reading, error: SpecError) -> bool:
+    """Remove what is wrong, or add what is missing; returns whether anything was changed."""
     path = error.path
     missing = MISSING.match(error.message)
     if missing and _put_in(now, (*path, missing[1])):
@@ -148,7 +148,7 @@ def _mend(now: _Reading, error: SpecError) -> bool:
     path = next(
         (path[:i] for i, part in enumerate(path) if isinstance(part, int)), path
     )  # a list is removed as a whole
-    if path[-1:] == ("schedule",):  # what is left would be read as something else
+    if path[-1:] == ("schedule",):  # the rest would be read as something else
         path = path[:-1]
     if path == ("task", "program"):  # whether it is a script decides what the rest means
         return False

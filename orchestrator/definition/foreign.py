@@ -55,7 +55,7 @@ def system(value: Any) -> System | None:
 
 
 def optuna_space(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The search space in a file of Optuna's: the file itself, or what stands under `search_space`."""
+    """The search space in an Optuna file: the file itself, or its `search_space`."""
     for key in ("search_space", "search-space"):
         if isinstance(value.get(key), Mapping):
             value = value[key]

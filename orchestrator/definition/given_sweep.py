@@ -33,7 +33,7 @@ def from_text(text: str, file: str, overrides: Mapping[str, Any]) -> tuple[Spec,
     except YamlError as error:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
     if not isinstance(document.value, dict):
-        sweep_file.loads(text, file)  # says what is wrong
+        sweep_file.loads(text, file)  # reports what is wrong
     changed = dump(_changed(document.value, overrides))
     try:
         return sweep_file.loads(changed, file), changed

@@ -54,7 +54,7 @@ def resolved(model: SweepModel, own: ArmModel, arm: str, optimizer: str, names: 
             raise where.error(path, "a group's name is made of letters, digits and underscores, as in no_decay")
         keys = _extra(given)
         if not keys:
-            raise where.error(path, "has patterns but no hyperparameters of its own; add one, or remove it")
+            raise where.error(path, "has patterns but no hyperparameters; add one, or remove the group")
         if path[0] == GROUPS and not set(keys) & set(names.optimizers[arm]):
             if not any(set(keys) & set(known) for known in names.optimizers.values()):
                 key = next(iter(keys))

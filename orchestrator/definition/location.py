@@ -28,7 +28,7 @@ class Where:
 
 
 def fields_at(path: Path, beside: Iterable[str] = (), root: type[BaseModel] = SweepModel) -> list[str]:
-    """The keys that the format `root` allows in place of the unknown one at `path`, which stands `beside` others."""
+    """The keys that the format `root` allows instead of the unknown one at `path`; `beside`: its sibling keys."""
     found = _model_at(path[:-1], root)
     if found is ParameterModel and "schedule" in beside:
         found = RampModel

@@ -40,7 +40,7 @@ def is_foreign(name: str) -> bool:
 
 
 def conflict(name: str) -> str:
-    """Why a name means more than one sampler, or nothing (see `optim_core.plugins`)."""
+    """Why a sampler's name is ambiguous; empty if it is not (see `optim_core.plugins`)."""
     return plugins.conflict("sampler", SAMPLERS, name, ours=name in METHODS)
 
 
@@ -51,7 +51,7 @@ def origin(name: str) -> str:
 
 
 def resolved(model: SweepModel, where: Where) -> MethodSpec:
-    """The method, its sampler loaded and its arguments tried. Raises SpecError with the place of what is wrong."""
+    """The method, with its sampler loaded and its arguments tried. Raises SpecError with the location of the error."""
     given = model.method
     if wrong := conflict(given.name):
         raise where.error(("method", "name"), wrong)

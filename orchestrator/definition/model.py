@@ -205,7 +205,7 @@ class AnalysisSpec:
 
     @property
     def first_level(self) -> float:
-        """Of the tests of the first look at results."""
+        """Level of the tests at the first look at results."""
         return self.alpha / self.looks
 
 
@@ -285,7 +285,7 @@ def definition(spec: Spec) -> dict[str, Any]:
     del found["task"]["folder"]
     del found["overrides"], found["notify"], found["seeds"]["first_is_unnumbered"]
     found["budget"] = {key: found["budget"][key] for key in ("unit", "per_trial", "trials_per_arm")}
-    # Defaults are left out, so that sweeps of earlier versions keep their ids.
+    # Defaults are left out, so sweeps of earlier versions keep their ids.
     if spec.seeds.studies == 1:
         del found["seeds"]["studies"]
     for arm in found["arms"].values():

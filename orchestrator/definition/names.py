@@ -47,14 +47,14 @@ class Names:
         )
 
     def alias(self, name: str) -> str:
-        """The dotted name that a bare one stands for, where no arm's optimizer has it; else the name as it is."""
+        """The dotted name for a bare one that no arm's optimizer has; otherwise the name unchanged."""
         if "." in name or any(name in known for known in self.optimizers.values()):
             return name
         sections = self._sections(name)
         return f"{sections[0]}.{name}" if len(sections) == 1 else name
 
     def meant(self, name: str, arm: str | None, where: Where, path: Path) -> str:
-        """The full name of what stands at `path`, in an arm or (None) for all of them. Raises SpecError."""
+        """The full name of the parameter at `path`, in an arm or (None) for all of them. Raises SpecError."""
         section, rest = section_of(name)
         if section:
             self._check_section(section, rest, where, path)

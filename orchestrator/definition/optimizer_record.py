@@ -1,6 +1,6 @@
 """What optimizers declare, as the sweep's folder keeps it: a finished sweep is read without them, or torch.
 
-A folder of an earlier version has no such record; then an optimizer's class is asked.
+A folder of an earlier version has no such record; then the optimizer's class is used.
 """
 
 from __future__ import annotations

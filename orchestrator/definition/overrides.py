@@ -1,7 +1,7 @@
 """Keys of a sweep file given on the command line: `budget.trials_per_arm=16`, a dotted path and a value in YAML.
 
 They make an effective file: the user's with these values in their places, comments kept, and noted at its end.
-It is what is checked, run and stored, and a sweep that is run from it is the same sweep. Errors name the override, or
+This text is checked, run and stored, and running it directly gives the same sweep. Errors name the override, or
 the place in the user's own file.
 """
 
@@ -71,7 +71,7 @@ class Asked:
             raise said from named[0].__cause__
 
     def line(self, number: int) -> int:
-        """The line of the user's own file that a line of the effective one stands for."""
+        """The line in the user's own file for a line of the effective one."""
         if not self.given:
             return number
         own, effective = self.own.splitlines(), self.text.splitlines()

@@ -1,6 +1,6 @@
 """Packed trials (`resources: {pack: 16}`): whether the trials of every arm can be stepped together. Checked before all.
 
-What speaks against it is said with its place. Then two trials of each arm take two steps as a pack and alone, on this
+Obstacles are reported with their location. Then two trials of each arm take two steps as a pack and alone, on this
 machine: what a model does in its forward pass is known by running it alone.
 """
 
@@ -59,11 +59,11 @@ def _why_not(spec: Spec) -> str:
         return f"{spec.resources.processes} processes train one trial; give it one"
     if spec.method.replay == "strict":
         return (
-            "how a packed trial rounds depends on the trials beside it, so that no replay could give its bits; write "
+            "rounding in a packed trial depends on the other trials, so no replay could reproduce its bits; write "
             "replay: off"
         )
     if spec.budget.unit == "seconds":
-        return "a packed trial has no seconds of its own; count the budget in grad_evals or steps"
+        return "seconds cannot be attributed to a packed trial; count the budget in grad_evals or steps"
     if spec.diagnostics.names:
         return (
             "diagnostics look at an optimizer with its gradients, and trials of a pack have these together; remove them"

@@ -42,7 +42,7 @@ class ParameterModel(Model):
     q: int | float | str | None = Field(None, description="Quantum: values are min, min + q, min + 2 q and so on.")
     prior: Any = Field(None, description="A guess at a good value: draws come more often from around it.")
     prior_confidence: Literal["low", "medium", "high"] | None = Field(
-        None, description="low, medium (default) or high: half, 70 % or 90 % of the draws come from around the guess."
+        None, description="low, medium (default) or high: half, 70% or 90% of the draws come from around the guess."
     )
     when: dict[str, Any] | None = Field(
         None, description="Active only while each named parameter has one of these values."
@@ -50,7 +50,7 @@ class ParameterModel(Model):
 
 
 Part = ParameterModel | int | float | str
-"""A field of a schedule: a number, or where it comes from."""
+"""A field of a schedule: a number, or its source."""
 
 
 class RampModel(Model):

@@ -1,4 +1,4 @@
-"""Where modules and files that a sweep file names are found: beside it, then in the current folder.
+"""Where modules and files named by a sweep file are found: next to it, then in the current folder.
 
 What is installed comes before both, our own packages before anything: a folder may hold a `trainables`, a `ray.py` or
 a `random.py` of its own.

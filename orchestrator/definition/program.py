@@ -151,7 +151,7 @@ def folder(task: Mapping[str, Any], where: Where) -> str:
         there = sorted({p.name for place in places[:2] for p in place.glob("*.py")}) if "/" not in program else []
         raise where.error(
             ("task", "program"),
-            f"{program!r} is neither in the current folder nor beside the sweep file{nearest(program, there)}",
+            f"{program!r} is neither in the current folder nor next to the sweep file{nearest(program, there)}",
         )
     path = found / program
     if not task.get("command") and path.suffix != ".py" and not os.access(path, os.X_OK):
@@ -162,7 +162,7 @@ def folder(task: Mapping[str, Any], where: Where) -> str:
 
 
 def arm_optimizer(arm: ArmModel, where: Where, name: str) -> str:
-    """The optimizer that an arm of a script names, or nothing."""
+    """The optimizer named by a script's arm; empty if none."""
     if arm.optimizer is None:
         return ""
     try:
@@ -213,7 +213,7 @@ def check(model: SweepModel, where: Where) -> None:
 
 
 def _check_names(model: SweepModel, where: Where) -> None:
-    """Parameters that fit on a command line, and that nothing else passes."""
+    """Parameters that fit on a command line and are not already passed otherwise."""
     taken = {
         str(model.task[key]).strip("-="): key for key in ("seed_arg", "budget_arg", "output_arg") if key in model.task
     }

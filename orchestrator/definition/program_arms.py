@@ -1,4 +1,4 @@
-"""The arms of a script: any parameters, all the script's own, and optionally an optimizer that it asks for."""
+"""The arms of a script: any parameters, all defined by the script, and optionally an optimizer that it requests."""
 
 from __future__ import annotations
 

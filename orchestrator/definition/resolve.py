@@ -43,7 +43,7 @@ def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
 
 
 def seeds(model: SweepModel, where: Where) -> SeedsSpec:
-    """Tune and confirm seeds of all studies, no two alike.
+    """Tune and confirm seeds of all studies, all distinct.
 
     Counts become 0, 1, ... and 1000, 1001, ..., one study after the other, so that a further study changes no seed of
     the earlier ones. A flat list is divided in order; a list of lists has one for each study.

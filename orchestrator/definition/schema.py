@@ -247,7 +247,7 @@ class EnvironmentModel(Model):
     """What trials need on other machines besides geosweep and this file's folder. Does not change the id."""
 
     requirements: str | list[str] | None = Field(
-        None, description="Extra packages, each NAME==VERSION: a list, or a requirements file beside this one."
+        None, description="Extra packages, each NAME==VERSION: a list, or a requirements file next to this one."
     )
     image: str | None = Field(None, description="Kubernetes: a custom image for all Pods, with tag or digest.")
 
@@ -304,7 +304,7 @@ class SweepModel(Model):
     )
     description: str = Field("", description="The question, in a sentence.")
     task: dict[str, Any] = Field(
-        description="name and the task's own parameters; or program, a script of yours (docs/scripts.md)."
+        description="name and the task's parameters; or program, your own script (docs/scripts.md)."
     )
     metric: MetricModel
     arms: dict[str, ArmModel | None] = Field(min_length=1, description="What the sweep compares.")
@@ -343,7 +343,7 @@ class SweepModel(Model):
     objectives: list[ObjectiveModel] = Field(
         [], description="Additional metrics to search by; metric still stops trials and picks winners."
     )
-    warm_start: list[str] = Field([], description="Sweeps under the same root whose results the search begins with.")
+    warm_start: list[str] = Field([], description="Sweeps under the same root with results to start the search from.")
     cache: bool | None = Field(
         None,
         description="Reuse trials that were already trained anywhere under the root; null: for bundled tasks only. "

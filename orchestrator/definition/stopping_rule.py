@@ -1,4 +1,4 @@
-"""The rule by which trials are stopped early, and the rungs at which it looks (see `scheduling.stopping`)."""
+"""The early stopping rule for trials, and its rungs (see `scheduling.stopping`)."""
 
 from __future__ import annotations
 

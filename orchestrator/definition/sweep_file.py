@@ -84,7 +84,7 @@ def loads(text: str, file: str = "<text>") -> Spec:
         with contextlib.redirect_stdout(sys.stderr):  # what the user's modules print is not part of a document
             return replace(_read(document, file), overrides=given)
     except SpecError as error:
-        raise every_error.every(error, document, lambda mended: _read(mended, file)) from None
+        raise every_error.every(error, document, lambda repaired: _read(repaired, file)) from None
 
 
 def _read(document: Document, file: str) -> Spec:

@@ -1,6 +1,6 @@
 """A task's declarations, as the sweep's folder keeps them: a finished sweep is read without the task, or torch.
 
-A folder of an earlier version has no such record; then the task's class is asked.
+A folder of an earlier version has no such record; then the task's class is used.
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ def lookup(model: SweepModel, where: Where) -> str:
         raise where.error(("task", "name"), f"{error.args[0]}{hidden(name)}") from error.__cause__
     if wrong := _no_metrics(trainables.lookup(name).__dict__.get("METRICS")):
         raise where.error(("task", "name"), f"METRICS of {name} {wrong}")
-    if lacking := _lacking(trainables.lookup(name)):
+    if missing := _missing(trainables.lookup(name)):
         raise where.error(
-            ("task", "name"), f"{name} has no {lacking}, which every task needs: add it (CONTRIBUTING, A task)"
+            ("task", "name"), f"{name} has no {missing}, which every task needs: add it (CONTRIBUTING, A task)"
         )
     return name
 
@@ -82,7 +82,7 @@ def _no_metrics(declared: Any) -> str:
     return "" if odd is None else f"has {short(declared[odd])} for {odd!r}; expected a Metric: {example}"
 
 
-def _lacking(cls: type[Task]) -> str:
+def _missing(cls: type[Task]) -> str:
     """What the class of a task lacks."""
     if not getattr(cls, "METRICS", None):
         return "METRICS"
@@ -97,7 +97,7 @@ def _lacking(cls: type[Task]) -> str:
 
 
 def resolved(model: SweepModel, arms: Arms, where: Where) -> Fixed:
-    """The task, built at every corner of what is searched of it. Raises SpecError."""
+    """The task, built at every corner of its search space. Raises SpecError."""
     name = str(model.task["name"])
     cls, known = trainables.lookup(name), trainables.parameters(name)
     given = {key: value for key, value in model.task.items() if key != "name"}

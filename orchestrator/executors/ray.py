@@ -17,35 +17,26 @@ finish.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import gc
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RuntimeEnvSetupError
 
-from orchestrator.definition.errors import UsageError
 from orchestrator.executors.base import Conductor
+from orchestrator.executors.ray_cluster import RayCluster
 from orchestrator.executors.ray_environment import runtime_env
 from orchestrator.executors.ray_nodes import make_environment, missing_parts, without_file
-from orchestrator.executors.ray_private import OwnPlaces, private_cluster
-from orchestrator.executors.ray_start import begin, token
 from orchestrator.remote import Parcel
 from orchestrator.storage.errors import Unreachable
-from orchestrator.storage.processors import usable
 from orchestrator.trial.workspace import NotShared
 
-PREFIX = "gs-"
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable in the driver of a submitted job, whose environment its workers share."""
 
@@ -56,7 +47,8 @@ class RayExecutor:
     Inside a job that was submitted with them they are already there.
 
     `cpu` is per process of a trial (`processes`), `gpu` is for all of them together. `carried` are tasks and optimizers
-    that workers cannot import (`by_value`).
+    that workers cannot import (`by_value`). `cluster` is a private cluster started ahead; it is shut down if it does
+    not fit the sweep.
     """
 
     def __init__(
@@ -70,23 +62,21 @@ class RayExecutor:
         parcel: Parcel | None = None,
         requirements: Sequence[str] = (),
         carried: bytes = b"",
+        cluster: RayCluster | None = None,
     ) -> None:
-        if ray.is_initialized():
-            raise UsageError(
-                "this process is already connected to a Ray cluster; disconnect with ray.shutdown(), or run with "
-                "executor debug"
-            )
         self._sent: dict[str, Any] = runtime_env(parcel, () if SUBMITTED in os.environ else requirements)
         self._carried = carried
         self._bundles: list[dict[str, float]]
         self._bundles = [{"CPU": cpu, "GPU": gpu / processes} if gpu else {"CPU": cpu}] * processes
         self._cpu, self._gpu, self._max, self._address = cpu * processes, gpu, max_concurrent, address
         self._grows = bool(address and max_concurrent)  # an autoscaling cluster adds workers on request
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/tmp"))
-        self._error: BaseException | None = None
-        self._left = self._made = False
-        self._ready, self._over = threading.Event(), threading.Event()
-        threading.Thread(target=self._start, daemon=True).start()
+        self._made = False
+        if cluster is not None and (address or not cluster.fits(self._cpu, max_concurrent)):
+            cluster.close()
+            cluster = None
+        self._cluster = cluster or RayCluster(
+            cpu=self._cpu, max_concurrent=max_concurrent, address=address, sent=self._sent
+        )
 
     def run(self, conductor: Conductor) -> None:
         """Run all trials; Ray is shut down afterwards in any case."""
@@ -101,7 +91,7 @@ class RayExecutor:
             fit(
                 conductor,
                 self._bundles,
-                scratch=self._scratch,
+                scratch=self._cluster.scratch,
                 local=not self._address,
                 grows=self._grows,
                 places=places,
@@ -112,9 +102,7 @@ class RayExecutor:
 
     def ready(self) -> None:
         """Return once Ray answers. Raises Unreachable if it does not start."""
-        self._ready.wait()
-        if self._error is not None:
-            raise Unreachable(f"Ray did not start: {self._error}") from self._error
+        self._cluster.ready()
 
     def look_for(self, folder: Path) -> None:
         """Raises NotShared if a machine of the cluster does not see the sweep folder. Machines added later report it
@@ -157,51 +145,8 @@ class RayExecutor:
             raise Unreachable(f"the cluster cannot set up the trials' environment: {_why(error)}") from None
 
     def close(self) -> None:
-        """Shut down Ray and remove its scratch folder.
-
-        After Ctrl-C, a Ray that is still starting is not waited for; it ends with its thread, or with this process.
-        """
-        if self._left or (isinstance(sys.exc_info()[1], KeyboardInterrupt) and not self._ready.is_set()):
-            self._left = True
-            atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
-            self._over.set()
-            return
-        self._ready.wait()
-        _shut_down()
-        self._over.set()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _start(self) -> None:
-        """Start Ray while the caller reads and imports. The thread lives on: Ray's processes die with it."""
-        _sweep_scratch()
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGHUP}
-        )  # a closed terminal drains the sweep; Ray's processes inherit this
-        local = {
-            "num_cpus": self._slots() * self._cpu,
-            "include_dashboard": False,
-            "job_config": OwnPlaces(),
-            **private_cluster(self._scratch),
-        }
-        given = {"runtime_env": self._sent} if self._address and self._sent else {} if self._address else local
-
-        def start() -> None:
-            ray.init(address=self._address or "local", logging_level="ERROR", log_to_driver=False, **given)
-
-        with nullcontext() if self._address else token(self._scratch):
-            try:
-                begin(start, _shut_down, wanted=lambda: not self._address and not self._over.is_set())
-            except BaseException as error:
-                self._error = error
-            self._ready.set()
-            self._over.wait()
-        if self._left:
-            _shut_down()
-            shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _slots(self) -> int:
-        free = max(1, usable() // self._cpu)
-        return min(free, self._max) if self._max else free
+        """Shut down Ray (see `RayCluster.close`)."""
+        self._cluster.close()
 
     def _actors(self, conductor: Conductor) -> int:
         """How many workers the cluster has room for and the sweep has trials for."""
@@ -216,14 +161,6 @@ class RayExecutor:
         return max(1, min(slots, self._max or slots, conductor.remaining))
 
 
-def _shut_down() -> None:
-    """Shut Ray down safely: another thread that collects one of Ray's references meanwhile would crash the process."""
-    gc.disable()
-    with contextlib.suppress(Exception):
-        ray.shutdown()
-    gc.enable()
-
-
 def _why(error: Exception) -> str:
     """The error printed by pip, or the last line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -235,20 +172,6 @@ def _own_sigterm() -> None:
     """Restore the caller's SIGTERM handler in place of Ray's, whose alarm aborts the process 3 s later."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-
-
-def _sweep_scratch() -> None:
-    """Remove scratch folders of drivers that were killed."""
-    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
-        pid = folder.name[len(PREFIX) :].split("-")[0]
-        if not pid.isdigit():
-            continue
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except PermissionError:
-            continue
 
 
 def probe() -> str:

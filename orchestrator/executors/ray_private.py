@@ -34,11 +34,11 @@ def private_cluster(scratch: Path) -> dict[str, Any]:
 
 
 class OwnPlaces(JobConfig):  # type: ignore[misc]
-    """Workers import from where their Python does, and from our installation.
+    """Let workers import from their Python's usual places and from our installation.
 
-    `ray.init` would have them look in the folder of the script and in the current one before the standard library, so
-    that a `statistics.py` there takes its place, or a package called like one of ours. The driver's own places are
-    sent with each worker's first trial. Setting PYTHONPATH, which is public, cannot take those two out.
+    `ray.init` would add the script's folder and the current one before the standard library, so a `statistics.py`
+    there, or a package named like one of ours, would shadow it. The driver's own places are sent with each worker's
+    first trial. Setting PYTHONPATH, which is public, cannot remove those two folders.
     """
 
     @property
@@ -48,7 +48,7 @@ class OwnPlaces(JobConfig):  # type: ignore[misc]
 
     @_py_driver_sys_path.setter
     def _py_driver_sys_path(self, value: list[str]) -> None:
-        """Nothing: what `ray.init` adds goes into a list that nobody keeps."""
+        """Ignored: this discards what `ray.init` adds."""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ LAST_WORDS_S = 10.0
 
 
 def import_from(folders: Sequence[str]) -> None:
-    """Import as the driver does, whose `sys.path` this is; what only the process has comes after. Empty: as it is."""
+    """Import with the driver's `sys.path`, followed by this process's own additions; empty: leave it unchanged."""
     places.ours_first()
     if folders:
         others = [one for one in sys.path if one not in folders and one != str(places.INSTALLED)]

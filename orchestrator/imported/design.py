@@ -9,7 +9,7 @@ was trained once, the best one of a study represents it by the very value that i
 without studies nothing can be compared.
 
 Seeds are paired when every arm has them (six at least), studies when every arm has the same ones with the same seeds.
-That equal names mean equal data and initial weights is the claim of whoever imports them.
+Whoever imports the runs vouches that equal names mean equal data and initial weights.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Design:
 
     pairing: Pairing
     studies: int
-    """Of the arm with the most."""
+    """For the arm with the most."""
     placed: list[Placed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     not_compared: str = ""
@@ -81,7 +81,7 @@ def designed(rows: Sequence[Row], role: Roles, question: Question) -> Design:
 
 
 def _numbered(rows: Sequence[Row]) -> list[Row]:
-    """Where there is no seed column, repeats of a configuration are counted."""
+    """Without a seed column, repeats of a configuration are counted."""
     seen: Counter[tuple[str, str, str]] = Counter()
     found = []
     for row in rows:
@@ -142,7 +142,7 @@ def _choosing(role: Roles, choosers: Mapping[tuple[str, str], set[str]]) -> str:
     what = f"{role.seed} {listed(one)}" if one and role.seed else "the first third of the seeds of each"
     return (
         f"arms have several configurations: {what} chose the best one, the others compare (--tune-seeds selects "
-        "others; --arm with a further column compares configurations)"
+        "others; --arm with another column compares configurations)"
     )
 
 
@@ -179,7 +179,7 @@ def _best(rows: Sequence[Row], role: Roles) -> str:
 
 
 def _pair_seeds(design: Design, role: Roles, question: Question) -> None:
-    """Of one study per arm: seeds that all arms share are paired."""
+    """For one study per arm: seeds shared by all arms are paired."""
     confirm = design.confirm()
     arms = list(dict.fromkeys(one.row.arm for one in confirm))
     sets = {arm: {one.row.seed for one in confirm if one.row.arm == arm} for arm in arms}
@@ -206,7 +206,7 @@ def _pair_seeds(design: Design, role: Roles, question: Question) -> None:
 
 
 def _pair_studies(design: Design, groups: Mapping[str, Mapping[str, object]], role: Roles, question: Question) -> None:
-    """Of several studies per arm: studies that all arms have are paired."""
+    """For several studies per arm: studies that all arms have are paired."""
     names = {arm: set(studies) for arm, studies in groups.items()}
     seeds: dict[str, list[tuple[int, str]]] = {arm: [] for arm in groups}
     tuned = {(one.row.arm, one.study) for one in design.placed if one.stage is Stage.TUNE}

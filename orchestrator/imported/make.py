@@ -36,7 +36,7 @@ def make(table: ForeignRuns, question: Question, root: Path, name: str, facts: M
     design = designed(found, role, question)
     said = [*notes, *design.notes]
     if not role.budget:
-        said.append("what runs spent is not given, so equal budgets are not checked (--budget COLUMN)")
+        said.append("the cost of runs is not given, so equal budgets are not checked (--budget COLUMN)")
     folder, was_there = record.write(root, sweep_name(name), table, role, design, question, said, facts)
     return Made(folder=folder, was_there=was_there, role=role, design=design, notes=said)
 

@@ -26,7 +26,7 @@ PREFIXES = ("params.", "param.", "metrics.", "tags.", "attrs.", "study_attrs.", 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the user said; an empty word is guessed, or not used."""
+    """The user's choices; an empty one is guessed, or not used."""
 
     arm: Sequence[str] = ()
     """Columns whose values together name the arm."""

@@ -217,7 +217,7 @@ def _valued(found: Sequence[Row], role: Roles, question: Question) -> tuple[list
             "count as (--worst VALUE), or leave them out (--drop-missing)"
         )
     worst = question.worst
-    mended = [
+    fixed = [
         replace(
             row,
             state=State.DIVERGED,
@@ -230,7 +230,7 @@ def _valued(found: Sequence[Row], role: Roles, question: Question) -> tuple[list
         else row
         for row in found
     ]
-    return mended, [f"{_runs(bad)} without a finite value {'count' if len(bad) > 1 else 'counts'} as {worst:g}: {who}"]
+    return fixed, [f"{_runs(bad)} without a finite value {'count' if len(bad) > 1 else 'counts'} as {worst:g}: {who}"]
 
 
 def _once(found: Sequence[Row], role: Roles, table: ForeignRuns) -> tuple[list[Row], list[str]]:

@@ -37,4 +37,4 @@ def _claims(job: Mapping[str, Any]) -> Iterator[str]:
                 f"one"
             )
         if str((group.get("rayStartParams") or {}).get("num-gpus", "0")) == "0":
-            yield f"{where}: Ray is not told about the claim's device;  write rayStartParams: {{num-gpus: '1'}}"
+            yield f"{where}: Ray is not told about the claim's device; write rayStartParams: {{num-gpus: '1'}}"

@@ -34,7 +34,7 @@ KUEUE = ("v1beta2", "v1beta1")
 FINALIZED = "the RayJob itself still exists: is the KubeRay operator running? It must remove its finalizer"
 SUBMITTER = "sweep-submitter"
 HOOK = "admission webhook"
-"""In the message of a webhook's refusal, whose code is that of a missing right."""
+"""In the message of a webhook's rejection, which has the same code as a missing permission."""
 WHOLE = r".+-[0-9a-f]{8}"
 """A complete sweep id, not a prefix."""
 NOTHING: Mapping[int, Exception | None] = {}
@@ -44,7 +44,7 @@ class KubernetesCluster:
     """Sweeps in a namespace (see `orchestrator.remote.Cluster`). `context` of the kubeconfig; empty: its own.
 
     `namespace`; empty: that of the context, and `sweeps` where it has none.
-    `profile` and `registry` say where images and claim are for logs of a sweep whose RayJob is gone.
+    `profile` and `registry` locate images and claim for the logs of a sweep without a RayJob.
     Raises Unreachable without the client or without a kubeconfig.
     """
 
@@ -135,7 +135,7 @@ class KubernetesCluster:
     def trial_log(self, name: str, words: Sequence[str]) -> Iterator[str]:
         """See `Cluster`: a separate Job reads it from the sweep's claim or object store.
 
-        Of a sweep whose RayJob is gone by its whole id, on the claim of the profile.
+        For a sweep without a RayJob: by its complete id, on the profile's claim.
         """
         jobs = self._list()
         try:
@@ -165,7 +165,7 @@ class KubernetesCluster:
             f"while its head runs: kubectl -n {self._namespace} exec {heads[0]['metadata']['name']} -c ray-head -- "
             f"{shlex.join(command)}"
             if heads
-            else f"whoever has the claim: {shlex.join(command)}"
+            else f"where the claim is mounted: {shlex.join(command)}"
         )
         return f"the Job that reads the log was rejected (Role {SUBMITTER} may create one); {way}"
 
@@ -337,7 +337,7 @@ class KubernetesCluster:
                     return None
                 raise type(meant)(f"{meant}: {_message(error)}") from None
             hint = "; is the KubeRay operator installed?" if error.status == GONE else ""
-            raise Unreachable(f"{self._server} responds with {error.status}:  {_message(error)}{hint}") from None
+            raise Unreachable(f"{self._server} responds with {error.status}: {_message(error)}{hint}") from None
         except HTTPError as error:
             raise Unreachable(f"{self._server} does not answer: {error}") from None
 

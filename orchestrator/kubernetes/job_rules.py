@@ -206,7 +206,8 @@ OVERRIDES = {
     "ray.io/overwrite-container-cmd": "the operator would not start Ray, and the sweep would wait forever",
     "ray.io/external-storage-namespace": "it belongs to fault tolerance by Redis, which a sweep does not need",
 }
-SET = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_CLUSTER_NAME", "RAY_IP", "FQ_RAY_IP")
+SET: tuple[str, ...] = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_CLUSTER_NAME", "RAY_IP", "FQ_RAY_IP")
+SET += ("RAY_PORT", "RAY_CLUSTER_NAMESPACE", "RAY_CLOUD_INSTANCE_ID", "RAY_NODE_TYPE_NAME", "KUBERAY_GEN_RAY_START_CMD")
 DEVICES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 

@@ -285,7 +285,7 @@ def _autoscaler(job: Mapping[str, Any]) -> Iterator[str]:
     options = at_of(cluster_of(job), "autoscalerOptions")
     if options.get("version", "v1") == "v1":
         yield (
-            "autoscalerOptions.version is not v2, the version that this is written for:  v1 restarts a lost head in "
+            "autoscalerOptions.version is not v2, the version that this is written for: v1 restarts a lost head in "
             "place; write v2"
         )
     second = at_of(cluster_of(job), "autoscalerOptions").get("version") == "v2"

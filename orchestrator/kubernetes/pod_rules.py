@@ -278,13 +278,13 @@ def _of_ray(path: str, pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Ray keeps objects in /dev/shm, 30 % of the Pod's memory, and on disk if that is smaller."""
+    """Ray keeps objects in /dev/shm, 30% of the Pod's memory, and on disk if that is smaller."""
     for container in pod["containers"][:1]:
         memory = quantity(((container.get("resources") or {}).get("limits") or {}).get("memory", "nan"))
         mounts = {str(m.get("mountPath")).rstrip("/"): m for m in container.get("volumeMounts") or []}
         mount = mounts.get("/dev/shm")
         if "/tmp" in mounts and mounts["/tmp"].get("readOnly"):
-            yield "KO216", "/tmp is mounted read-only, but Ray writes there;  remove readOnly"
+            yield "KO216", "/tmp is mounted read-only, but Ray writes there; remove readOnly"
         disk: Mapping[str, Any] = next(
             (v for v in pod.get("volumes") or [] if v.get("name") == mounts.get("/tmp", {}).get("name")), {}
         )
@@ -301,7 +301,7 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if mount is None:
             yield (
                 "KO216",
-                "nothing is mounted at /dev/shm, so Ray would keep its objects on disk;  mount an emptyDir, medium: "
+                "nothing is mounted at /dev/shm, so Ray would keep its objects on disk; mount an emptyDir, medium: "
                 "Memory",
             )
             continue
@@ -314,10 +314,10 @@ def _shared_memory(pod: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         elif "sizeLimit" in empty and not quantity(empty["sizeLimit"]) * 0.95 >= 0.3 * memory:
             yield (
                 "KO216",
-                f"/dev/shm of {empty['sizeLimit']} is less than the 30 % of memory that Ray's objects take; write 40 %",
+                f"/dev/shm of {empty['sizeLimit']} is less than the 30% of memory that Ray's objects take; write 40%",
             )
         elif "sizeLimit" in empty and quantity(empty["sizeLimit"]) > memory:
-            yield "KO216", f"/dev/shm of {empty['sizeLimit']} is more than the Pod's memory; use 40 %"
+            yield "KO216", f"/dev/shm of {empty['sizeLimit']} is more than the Pod's memory; use 40%"
 
 
 NAMED = {"secret": "secretName", "configMap": "name", "persistentVolumeClaim": "claimName", "csi": "driver"}

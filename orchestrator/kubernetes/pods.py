@@ -14,9 +14,9 @@ from orchestrator.kubernetes.profiles import DATA, ROOT
 from orchestrator.kubernetes.quantities import quantity
 
 SHARED = 0.4
-"""Share of a Pod's memory for /dev/shm: Ray's object store needs 30 %, the workers of a data loader the rest.
+"""Share of a Pod's memory for /dev/shm: Ray's object store needs 30%, the workers of a data loader the rest.
 
-Below 30 % Ray keeps its objects on disk (`ray._private.parameter`, DEFAULT_OBJECT_STORE_MEMORY_PROPORTION).
+Below 30% Ray keeps its objects on disk (`ray._private.parameter`, DEFAULT_OBJECT_STORE_MEMORY_PROPORTION).
 """
 
 

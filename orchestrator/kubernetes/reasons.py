@@ -1,6 +1,6 @@
 """Why nothing runs, and what to do, in one line, from objects of the API server; makes no requests itself.
 
-What is checked, most informative first:  Kueue's Workload of a job that it holds back; refusals of Pods, which the
+What is checked, most informative first: Kueue's Workload of a job that it holds back; refusals of Pods, which the
 operator keeps as condition ReplicaFailure of the RayCluster and as events; the Pods themselves (scheduling, images,
 volumes, crashes) with their events. Wording of messages: Kubernetes 1.36, KubeRay 1.7.0, Kueue 0.19.2.
 """
@@ -24,6 +24,12 @@ WHO = {
     "worker": "a worker",
     "logs": "the Pod that reads the log",
 }
+UNCOVERED = (
+    r"unavailable in ClusterQueue|untolerated taint .* in flavor|flavor \S+ (not found|doesn't match node affinity)"
+)
+"""Messages of Kueue about a request that none of a queue's flavors covers."""
+FAILURES = ("FailedCreate", "FailedToCreate", "AutoscalerServiceAccountNotFound")
+"""Beginnings of the reasons of events."""
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
 
 
@@ -73,18 +79,23 @@ def _queue(seen: Seen) -> str:
     if not mine:
         if "workloads" in seen.unseen:
             return f"held in Kueue's queue {queue}; this account may not list workloads: {look}"
-        return f"held for Kueue's queue {queue}, but Kueue has not created a Workload: is Kueue installed?  {look}"
+        return f"held for Kueue's queue {queue}, but Kueue has not created a Workload: is Kueue installed? {look}"
     held = {c["type"]: c for c in _at(mine[-1], "status").get("conditions", ())}
     reserved, evicted = held.get("QuotaReserved", {}), held.get("Evicted", {})
-    said = reserved.get("message", "")
+    said, kind = reserved.get("message", ""), reserved.get("reason", "")
     if reserved.get("status") == "True":
         checks = [c for c in _at(mine[-1], "status").get("admissionChecks", ()) if c.get("state") != "Ready"]
         names = ", ".join(f"{c.get('name')} {c.get('state')}: {c.get('message', '')}" for c in checks)
         return f"admitted by Kueue, which waits for {names}: {look}" if names else ""
-    if re.search(r"doesn't exist|not found|inactive|stopped", said):
-        return f"Kueue cannot admit it: {said}; use an existing queue (--queue), or have it created:  {look}"
-    if re.search(r"request > maximum capacity|exceeds? .*(maximum|nominal)", said):
-        return f"it can never fit Kueue's queue {queue}:  {said}; {LESS}, or resources.max_concurrent"
+    if kind == "NoMatchingFlavor" or re.search(UNCOVERED, said):
+        return (
+            f"no flavor of Kueue's queue {queue} has what it requests: {said}; request something else, or have it "
+            f"added: {look}"
+        )
+    if kind in ("Misconfigured", "Suspended") or re.search(r"doesn't exist|not found|inactive|stopped", said):
+        return f"Kueue cannot admit it: {said}; use an existing queue (--queue), or have it created: {look}"
+    if kind == "ExceedsMaxQuota" or re.search(r"request( \(\S+\))? > maximum capacity", said):
+        return f"it can never fit Kueue's queue {queue}: {said}; {LESS}, or resources.max_concurrent"
     before = "preempted" if evicted.get("status") == "True" and evicted.get("reason") == "Preempted" else "waits"
     again = "; it will continue from its newest checkpoints" if before == "preempted" else ""
     return (
@@ -99,17 +110,21 @@ def _refused(seen: Seen) -> str:
         "conditions"
     )
     for condition in held or ():
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            who = "the head" if "Head" in condition.get("reason", "") else "a worker"
+        why = condition.get("reason", "")
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True" and "Create" in why:
+            who = "the head" if "Head" in why else "a worker"
             return refusal(condition.get("message", ""), who, seen.namespace)
     name = _at(seen.job, "metadata").get("name", "")
+    headed = any(_role(pod) == "head" for pod in living(seen.pods)) or any(
+        condition.get("type") == "HeadPodReady" and condition.get("status") == "True" for condition in held or ()
+    )
     submitted = any(_role(pod) == "submitter" for pod in seen.pods) or _at(seen.job, "status").get("jobStatus")
     for event in sorted(seen.events, key=_when, reverse=True):
         about, why = _at(event, "involvedObject"), event.get("reason", "")
         kind = about.get("kind")
-        if not _is_of(about.get("name", ""), name) or not why.startswith(("FailedCreate", "FailedToCreate")):
+        if not _is_of(about.get("name", ""), name) or not why.startswith(FAILURES):
             continue
-        if submitted if kind == "Job" else held or kind not in ("RayJob", "RayCluster"):
+        if submitted if kind == "Job" else headed or kind not in ("RayJob", "RayCluster"):
             continue  # outdated: the missing object exists by now
         reads = _at(seen.job, "metadata", "labels").get(COMPONENT) == "sweep-logs"
         role = "logs" if reads else "submitter" if kind == "Job" else "worker" if "Worker" in why else "head"
@@ -123,7 +138,7 @@ def refusal(message: str, who: str, namespace: str) -> str:
         if found := re.search(pattern, message, re.DOTALL):
             return f"{who} {says(found, namespace)}"
     said = re.sub(r"^.*?is forbidden: ", "", message, flags=re.DOTALL)
-    return f"{who} is rejected by the API server:  {said}"
+    return f"{who} is rejected by the API server: {said}"
 
 
 def _quota(found: re.Match[str], namespace: str) -> str:
@@ -132,7 +147,7 @@ def _quota(found: re.Match[str], namespace: str) -> str:
         f"{name}={amount} ({used.get(name, '?')} of {most.get(name, '?')} used)" for name, amount in asked.items()
     )
     return (
-        f"exceeds quota {found['quota']}: requests {each};  wait for others to end, {LESS}, or have it raised: "
+        f"exceeds quota {found['quota']}: requests {each}; wait for others to end, {LESS}, or have it raised: "
         f"kubectl -n {namespace} describe quota {found['quota']}"
     )
 
@@ -151,28 +166,28 @@ REFUSALS: tuple[tuple[str, Says], ...] = (
     (
         r"(?P<what>((maximum|minimum) \S+ usage per (Container|Pod) is|\S+ max limit to request ratio per).*)",
         lambda found, ns: (
-            f"violates a LimitRange:  {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
+            f"violates a LimitRange: {found['what'].rstrip('.]')}; {LESS}, or have it changed: "
             f"kubectl -n {ns} describe limitrange"
         ),
     ),
     (
-        r"error looking up service account (?P<ns>[^/\s]+)/(?P<name>[^:\s]+):",
+        r"error looking up service account [^/\s]+/(?P<name>[^:\s]+):|ServiceAccount (?P<operators>\S+) is not found",
         lambda found, ns: (
-            f"has no account: ServiceAccount {found['name']} does not exist in namespace {found['ns']}; apply the "
-            f"overlay "
-            f"(kubectl apply -k k8s/overlays/...), or: kubectl -n {ns} create serviceaccount {found['name']}"
+            f"has no account: ServiceAccount {found['name'] or found['operators']} does not exist in namespace {ns}; "
+            f"apply the overlay (kubectl apply -k k8s/overlays/...), or: kubectl -n {ns} create serviceaccount "
+            f"{found['name'] or found['operators']}"
         ),
     ),
     (
         r'violates PodSecurity "(?P<level>[^"]+)": (?P<what>.*)',
         lambda found, ns: (
-            f"is rejected by Pod Security {found['level']}:  {found['what']}; geosweep k8s render --check FILE names "
+            f"is rejected by Pod Security {found['level']}: {found['what']}; geosweep k8s render --check FILE names "
             "what to change; the level is the namespace's label pod-security.kubernetes.io/enforce"
         ),
     ),
     (
         r"no PriorityClass with name (?P<name>\S+) was found",
-        lambda found, ns: f"uses PriorityClass {found['name']}, which does not exist:  kubectl get priorityclass",
+        lambda found, ns: f"uses PriorityClass {found['name']}, which does not exist: kubectl get priorityclass",
     ),
     (
         r'admission webhook "(?P<name>[^"]+)" denied the request: (?P<what>.*)',

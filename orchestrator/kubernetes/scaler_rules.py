@@ -8,7 +8,14 @@ from typing import Any
 from orchestrator.kubernetes.rules import at_of, cluster_of, rule
 
 NAME = "autoscaler"
-SET = ("RAY_ADDRESS", "RAY_CLUSTER_NAME", "RAY_CLUSTER_NAMESPACE", "RAY_HEAD_POD_NAME", "KUBERAY_CRD_VER")
+SET: tuple[str, ...] = (
+    "RAY_ADDRESS",
+    "RAY_CLUSTER_NAME",
+    "RAY_CLUSTER_NAMESPACE",
+    "RAY_HEAD_POD_NAME",
+    "KUBERAY_CRD_VER",
+)
+SET += ("KUBERAY_GEN_AUTOSCALER_START_CMD",)
 """Variables that the operator sets."""
 TAKEN: tuple[str, ...] = ("/", "/opt", "/opt/geosweep", "/usr", "/usr/local", "/bin", "/sbin", "/lib", "/lib64", "/etc")
 TAKEN += ("/proc", "/sys", "/dev", "/home", "/var", "/run")

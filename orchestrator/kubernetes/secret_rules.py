@@ -18,7 +18,7 @@ def secret_findings(document: Any) -> Iterator[tuple[str, str]]:
         yield "KO207", "holds a Secret; create it separately, with kubectl create secret"
     for path, name, value in _named(document):
         if value is None:
-            yield "KO207", f"{path}: {name} comes from a ConfigMap, which many can read;  use valueFrom.secretKeyRef"
+            yield "KO207", f"{path}: {name} comes from a ConfigMap, which many can read; use valueFrom.secretKeyRef"
         elif what := secret_of(name, value):
             yield "KO207", f"{path}: {name} holds {what} in plain text; use valueFrom.secretKeyRef, or a Secret"
     for path, text in _texts(document):

@@ -177,7 +177,7 @@ def _first(where: str, part: Mapping[str, Any], *, head: bool) -> Iterator[tuple
         if meant and port.get("containerPort") != meant and not given.get("dashboard-port"):
             yield (
                 "KO119",
-                f"{where}: port {port.get('name')} is {port.get('containerPort')}, but Ray listens on {meant};  write "
+                f"{where}: port {port.get('name')} is {port.get('containerPort')}, but Ray listens on {meant}; write "
                 "that",
             )
 

@@ -104,7 +104,7 @@ class Blame:
                 )
 
     def _error(self, one: Broken, culprit: str, beside: Mapping[str, Any], of_task: bool) -> SpecError:
-        """`beside`: the values with which the culprit's breaks, where it does not with others."""
+        """`beside`: the other values with which the culprit's value fails, if it works with different ones."""
         doing = f"{_method(one) or one.stage.value} of task {self._spec.task.name}" if of_task else _doing(one)
         said = _said(one.error)
         words = f"{doing} ended in {said}{_line(one.frames)}"
@@ -202,7 +202,7 @@ def _said(broken: BaseException) -> str:
 
 
 def _named(said: str, values: Mapping[str, Any]) -> str:
-    """The one of these names that a message mentions, by name, else by value only."""
+    """The one of these names mentioned in a message, by name or else by value only."""
     for name in values:
         if re.search(rf"\b{re.escape(name.rpartition('.')[2])}\b", said):
             return name

@@ -70,7 +70,7 @@ def check(spec: Spec, folder: SweepFolder) -> None:
 
 
 def failed(folder: SweepFolder) -> list[str]:
-    """What went wrong, a sentence for each control that failed; empty when all held or none was asked for."""
+    """A sentence for each failed control; empty if all passed or none was requested."""
     rows = (read_json(folder.path / "controls.json") or {"rows": []})["rows"]
     return [
         f"control {r['control']} failed in arm {r['arm']}: {r['says']}, but the weights are {r['deviation']:.2g} apart "

@@ -8,7 +8,7 @@ class ControlFailed(Exception):  # noqa: N818
 
 
 class Unfair(Exception):  # noqa: N818
-    """A fair protocol was requested, but the sweep file breaks rules without saying why."""
+    """A fair protocol was requested, but the sweep file breaks rules without a stated reason."""
 
 
 class CodeChanged(Exception):  # noqa: N818

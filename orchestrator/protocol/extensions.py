@@ -102,7 +102,7 @@ def level(folder: SweepFolder, alpha: float, planned: int = 1) -> float:
 
 
 def said(folder: SweepFolder, alpha: float, planned: int = 1) -> str:
-    """The same in words; nothing where there is one look."""
+    """The same as text; empty if there is only one look."""
     taken = looks(folder)
     number, before = taken["looks"], taken["alpha_spent"]
     if max(number, planned) == 1:
@@ -131,7 +131,7 @@ def stamps(folder: SweepFolder) -> Iterator[str]:
             if taken:
                 yield (
                     f"{Extension(**line['extension'])} added after results had been seen before an earlier extension, "
-                    f"with no look since, on {line['at'][:10]}: nothing further is spent"
+                    f"with no look since, on {line['at'][:10]}: nothing more is spent"
                 )
             continue
         taken += 1

@@ -7,7 +7,7 @@ a gradient evaluation (evaluations of the model shared out over the budget),
     total = sum over trials of budget r;  makespan: trials go to the first free worker, as the executor does it
 
 Future trials are drawn from the predictive distribution: s^2 from f s^2 / chi2_f, mu_arm from N(mean, s^2 / m), then r.
-p10 to p90 covers the true value in about 80 % of sweeps if trials vary as they did in the calibration. Contention on
+p10 to p90 covers the true value in about 80% of sweeps if trials vary as they did in the calibration. Contention on
 the machine, queueing, worker start-up and early stopping are not included.
 """
 
@@ -30,7 +30,7 @@ DRAWS, CONFIGURATIONS, SECONDS_EACH, QUANTILES = 2000, 3, 0.7, (0.1, 0.5, 0.9)
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """One arm: measured seconds per gradient evaluation of a few configurations, and what is to be trained."""
+    """One arm: measured seconds per gradient evaluation of a few configurations, and the planned training."""
 
     measured: Sequence[float]
     trials: int

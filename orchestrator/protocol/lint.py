@@ -77,10 +77,10 @@ def lint(text: str, file: str, seen: Iterable[Breach] = ()) -> list[Finding]:
         document = parse(text)
     except YamlError as error:
         raise SpecError(file, error.line, error.column, error.path, str(error)) from None
-    mended, breaches = copy.deepcopy(document.value), list[Breach]()
+    repaired, breaches = copy.deepcopy(document.value), list[Breach]()
     for raw in RAW:
-        breaches += list(raw(mended)) if isinstance(mended, dict) else []
-    spec = loads(yaml.safe_dump(mended, sort_keys=False), file) if breaches else loads(text, file)
+        breaches += list(raw(repaired)) if isinstance(repaired, dict) else []
+    spec = loads(yaml.safe_dump(repaired, sort_keys=False), file) if breaches else loads(text, file)
     for code, rule in _ON_SPEC.items():
         breaches += [(code, *breach) for breach in rule(spec)]
     breaches += seen
@@ -233,14 +233,17 @@ def schedule(spec: Spec) -> Found:
         )
         return
     for path, name, words in alike.not_alike(spec, TRAINING):
-        yield path, f"{name} is {words}; a recipe can matter as much as an optimizer: search it alike in all arms"
+        yield path, f"{name} is {words}; a recipe can matter as much as an optimizer: search it equally in all arms"
 
 
 @_rule("GS116")
 def tied(spec: Spec) -> Found:
-    """What changes data or model changes what is compared."""
+    """A parameter that changes data or model changes the question."""
     for path, name, words in alike.not_alike(spec, TASK):
-        yield path, f"{name} is {words}: arms with different tasks cannot be paired; search it alike in all, or in none"
+        yield (
+            path,
+            f"{name} is {words}: arms with different tasks cannot be paired; search it equally in all, or in none",
+        )
     yield from alike.asked(spec)
 
 
@@ -274,7 +277,7 @@ def expected_best(spec: Spec) -> Found:
 
 @_rule("GS114")
 def nested(spec: Spec) -> Found:
-    """An optimizer that contains another one has to beat it, so the other has to be there."""
+    """An optimizer that contains another one must beat it, so the other must be an arm."""
     named = {name: arm for name, arm in spec.arms.items() if arm.optimizer}
     there = set[str]().union(*(_plays(arm) for arm in named.values()))
     for name, arm in named.items():

@@ -22,7 +22,7 @@ OF_THE_ARM = {
 }
 MESSAGES = {
     "GS101": "gives one arm its own tuning effort; every arm must get the same budget",
-    "GS108": "evaluates one arm at its own times; every arm must be evaluated alike",
+    "GS108": "evaluates one arm on a different schedule; all arms must be evaluated on the same one",
     "GS116": "ties data, noise or seeds to the arm; they belong to the sweep, and only the seed may decide",
 }
 

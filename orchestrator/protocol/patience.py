@@ -1,5 +1,5 @@
 """An end to what never ends by itself: a module that hangs when it is imported, a task that catches whatever is raised
-in it, a call into C code that hears no signal. Another thread looks at the clock and says where the main one is.
+in it, a call into C code that ignores signals. Another thread watches the clock and reports where the main one is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Frames = list[FrameType]
 
 @contextlib.contextmanager
 def watched(seconds: float, overdue: Callable[[Frames], None]) -> Iterator[None]:
-    """Call `overdue`, in another thread, when what is inside takes longer than so many seconds."""
+    """Call `overdue`, in another thread, if the context lasts longer than so many seconds."""
     watching = threading.get_ident()
     timer = threading.Timer(seconds, lambda: overdue(_own(sys._current_frames().get(watching))))
     timer.daemon = True
@@ -36,7 +36,7 @@ def watched(seconds: float, overdue: Callable[[Frames], None]) -> Iterator[None]
 
 
 def endless_reading(text: str, file: str, frames: Frames, seconds: float) -> SpecError:
-    """The error of a sweep file that is still being read: which module or task does not come to an end."""
+    """The error for a sweep file that is still being read: which module or task does not finish."""
     importing = next((frame for frame in frames if frame.f_code.co_name == "<module>"), None)
     path: Path = ()
     doing = "building the task" if frames else "reading the file"
@@ -53,7 +53,7 @@ def endless_reading(text: str, file: str, frames: Frames, seconds: float) -> Spe
 def endless_step(text: str, file: str, task: str, frames: Frames, seconds: float) -> SpecError:
     """The error of a rehearsal that cannot be ended."""
     doing = f"{frames[0].f_code.co_name}() of task {task}" if frames else f"a step of task {task}"
-    way_out = "code that catches everything, KeyboardInterrupt too, or never comes back: mend it, or give --skip-steps"
+    way_out = "code that catches everything, KeyboardInterrupt too, or never returns: fix it, or pass --skip-steps"
     message = f"{doing} has not ended after {seconds:g} s and cannot be interrupted{line(frames)}: {way_out}"
     return _error(text, file, ("task", "name"), message)
 
@@ -74,7 +74,7 @@ def _own(frame: FrameType | None) -> Frames:
 
 
 def _naming(text: str, module: str) -> Path:
-    """The key of the file that names the module, else the task."""
+    """The key in the file that names the module, or else the task."""
 
     def within(value: object, path: Path) -> Iterator[Path]:
         if isinstance(value, dict):

@@ -27,7 +27,7 @@ class Taken:
 
     device: str
     gib: float | None
-    """Of the GPU, or of this machine's memory; None where memory ran out, or the system does not report it."""
+    """Peak memory on the GPU or this machine; None if memory ran out or the system does not report it."""
     total_gib: float | None = None
     """Memory of the GPU."""
     share: float | None = None

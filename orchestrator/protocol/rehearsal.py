@@ -63,7 +63,7 @@ def rehearse(
     """Try the sweep that `text` defines; returns what was skipped, and why, as a sentence; empty for nothing.
 
     `give_up` is called from another thread, with what to say, where the task does not let itself be interrupted; it
-    ends the process. Without it such a task goes on.
+    ends the process. Without it such a task keeps running.
     Raises SpecError with all that broke; the exception behind each one is its `__cause__`.
     """
     if spec.task.is_program:

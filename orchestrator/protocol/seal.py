@@ -158,7 +158,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def sealed_hash(folder: SweepFolder) -> str:
-    """The hash of the sweep's seal, or nothing for one of an earlier version."""
+    """The hash of the sweep's seal; empty for one from an earlier version."""
     return str((read_json(folder.path / "seal.json") or {}).get("hash", ""))
 
 
@@ -214,7 +214,7 @@ class Witness:
             return
         found = trial_digest(self._folder, job.trial_id)
         if self._known.get(job.trial_id) == found:
-            return  # a resumed driver hears of some ends again
+            return  # a resumed driver is told of some ends again
         self._chain = _link(self._chain, job.trial_id, found)
         line = {"trial_id": job.trial_id, "state": result.state, "digest": found, "chain": self._chain}
         with self._path.open("a", encoding="utf-8") as out:

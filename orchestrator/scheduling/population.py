@@ -4,7 +4,7 @@ All members train to the same rung and pause there. Then the worst 1/`eta` are r
 continues from its parent's checkpoint with slightly changed hyperparameters, and spends the rest of the budget. So each
 slot costs one budget, whoever holds it, and decisions depend only on values, not on speed.
 
-A child is a configuration of its own and, like any other, a function of its seed: hyperparameters that change at known
+A child is a separate configuration and, like any other, a function of its seed:  hyperparameters that change at known
 evaluations (`Job.lineage`). The inherited checkpoint only avoids repeating earlier training. The confirm stage trains a
 whole lineage on fresh seeds.
 """

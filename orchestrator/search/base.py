@@ -21,7 +21,7 @@ class Configuration:
     lineage: Sequence[tuple[int, Mapping[str, Any]]] = ()
     """See `Job.lineage`; only children in a population have one."""
     replaces: int | None = None
-    """The member of the population whose place it took."""
+    """The member of the population that it replaced."""
 
 
 class Study(Protocol):
@@ -36,7 +36,7 @@ class Study(Protocol):
     def add(
         self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
     ) -> Configuration:
-        """A further configuration, of a child in a population; the one added before if there is one."""
+        """Another configuration, for a child in a population; the one added earlier if there is one."""
 
     def report(self, number: int, step: int, value: float) -> None:
         """The tuned metric at an intermediate evaluation (1, 2, ...)."""

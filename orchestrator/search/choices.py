@@ -23,5 +23,5 @@ def stored_as(p: Parameter, value: Any) -> Any:
 
 
 def chosen(p: Parameter, stored: Any) -> Any:
-    """The value that this stands for in Optuna."""
+    """The value represented by this in Optuna."""
     return json.loads(stored) if any(map(is_composite, p.values)) else stored

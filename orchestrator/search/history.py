@@ -1,4 +1,4 @@
-"""What a model-based sampler is shown of a long history, so that a suggestion costs the same at any length.
+"""The part of a long history shown to a model-based sampler, so that the cost of a suggestion is bounded.
 
 TPE fits two densities: one to the best trials (at most GOOD of them, as Optuna's default gamma has it), one to all the
 others (Bergstra et al. 2011, section 4). Each suggestion reads every trial, so it takes O(n) time and a search

@@ -100,7 +100,7 @@ def _ped_anova(study: optuna.Study, lower: NDArray[np.float64]) -> dict[str, flo
 def _ped_anova_of_optuna() -> Any:
     """Optuna's class, without the package around it, whose other evaluators import scikit-learn: 0.5 s of CPU.
 
-    What was imported is forgotten again: whoever asks for the whole package later gets it whole.
+    The partial import is removed again: a later import of the whole package gets all of it.
     """
     name = "optuna.importance"
     if name not in sys.modules:

@@ -31,7 +31,7 @@ CONFIGURATION = "configuration"
 CHOSEN = "confirm"
 SOURCE = "warm start"
 AGAIN = "again"
-"""On a trial that stands for a configuration which had been told FAIL: its number. Optuna changes no ended trial."""
+"""On a trial that replaces a configuration told FAIL: its number. Optuna cannot change an ended trial."""
 CHILD, DECIDED = "heir", "decided"
 REJECTIONS = 100
 
@@ -118,7 +118,7 @@ class OptunaStudy:
     def add(
         self, parameters: Mapping[str, Any], lineage: Sequence[tuple[int, Mapping[str, Any]]], replaces: int
     ) -> Configuration:
-        """A further configuration, of a child in a population; the one added before if there is one."""
+        """Another configuration, for a child in a population; the one added earlier if there is one."""
         child = {CHILD: {"lineage": [[end, dict(held)] for end, held in lineage], "replaces": replaces}}
 
         def attempt() -> Configuration:
@@ -144,7 +144,7 @@ class OptunaStudy:
         return next((t for t in found if t.number not in self._ids and CONFIGURATION in t.user_attrs), None)
 
     def report(self, number: int, step: int, value: float) -> None:
-        """Store the metric at an evaluation; a step reported before stays as it is."""
+        """Store the metric at an evaluation; an already reported step is not changed."""
         if step not in self._reported[number] and self._ready[number].state is ConfigurationState.RUNNING:
             patiently(lambda: self._storage.set_trial_intermediate_value(self._ids[number], step, value))
             self._reported[number][step] = value
@@ -173,7 +173,7 @@ class OptunaStudy:
         self._note(patiently(lambda: self._storage.get_trial(self._ids[number])))
 
     def _tell_again(self, number: int, state: TrialState, values: Sequence[float], broken: Mapping[str, float]) -> None:
-        """Store the outcome of a configuration that had failed, as a trial of its own."""
+        """Store the outcome of a configuration that had failed, as a separate trial."""
         kept = self._ready[number].parameters
         frozen = self._frozen(kept, state, {AGAIN: number}, values, _as_constraints(broken))
         assert frozen is not None
@@ -182,7 +182,7 @@ class OptunaStudy:
             return next((t for t in self._study.get_trials(deepcopy=False) if t.user_attrs.get(AGAIN) == number), None)
 
         def add() -> FrozenTrial:
-            if there() is None:  # not stored by an attempt whose answer was lost
+            if there() is None:  # not stored by an attempt with a lost response
                 self._study.add_trial(frozen)
             found = there()
             assert found is not None
@@ -194,7 +194,7 @@ class OptunaStudy:
         self._next = None
 
     def _take(self, trial: FrozenTrial) -> None:
-        """A trial that stands for a configuration told FAIL before."""
+        """A trial that replaces a configuration told FAIL earlier."""
         known = self._ready.get(trial.user_attrs.get(AGAIN, -1))
         if known is not None:
             known.state = ConfigurationState(trial.state.name)
@@ -261,7 +261,7 @@ class OptunaStudy:
 
     def _whole(self, trial_id: int) -> Configuration:
         stored = self._storage.get_trial(trial_id)
-        self._note(stored)  # first, so that it can be found if the answer is lost
+        self._note(stored)  # first, so that it can be found if the response is lost
         kept, number = _configuration(stored), stored.number
         self._ids[number], self._reported[number], self._ready[number] = trial_id, {}, kept
         self._order.append(kept)
@@ -286,7 +286,7 @@ class OptunaStudy:
         return self._add(self._fresh())
 
     def _fresh(self) -> dict[str, Any]:
-        """A point of the design that was not asked for yet, if there is one."""
+        """A point of the design that has not been asked yet, if there is one."""
         first = len(self._order)
         points = (self._design.configuration(first + i) for i in range(REJECTIONS * 10))
         found = next((p for p in points if _key(p) not in self._seen), None)

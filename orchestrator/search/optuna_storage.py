@@ -23,7 +23,7 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not url:
-            _mend(journal)
+            _repair(journal)
             return JournalStorage(JournalFileBackend(str(journal)))
         try:
             return patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
@@ -43,7 +43,7 @@ def delete_studies(url: str, sweep_id: str) -> int:
     return len(mine)
 
 
-def _mend(journal: Path) -> None:
+def _repair(journal: Path) -> None:
     """Truncate a line half written to a full disk, and remove the lock of a killed driver.
 
     Optuna would wait half a minute for the lock, and append to the half line, which makes the journal unreadable.

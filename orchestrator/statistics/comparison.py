@@ -77,7 +77,7 @@ class Pair:
     alone: Literal["p", "interval", "equivalence"] | None
     """inconclusive although one of two conditions holds: p, the interval, or the interval within the margin."""
     detectable: float | None
-    """The difference that this many units detect with 80 % power, given the observed spread."""
+    """The difference that this many units detect with 80% power, given the observed spread."""
     components: dict[str, float] | None
     """for studies with two confirm seeds: `within`, `between` (variances), `confirm`, `share_of_search`."""
     settles: dict[str, Any] | None

@@ -30,7 +30,7 @@ DRAWS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Expected best after 1 ... n trials, with a 95 % band by bootstrap over trials."""
+    """Expected best after 1 ... n trials, with a 95% band by bootstrap over trials."""
 
     trials: Array
     mean: Array

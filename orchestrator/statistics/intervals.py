@@ -4,8 +4,8 @@
     share   [B_{(1 - c) / 2}(w, n - w + 1), B_{(1 + c) / 2}(w + 1, n - w)]     w wins of n, a tie is half a win
 
 c is the confidence and B_q(a, b) the q-quantile of a beta distribution. The t interval is exact for normal values and
-conservative for heavy tails. For strongly skewed values it undercovers until n is large: at 95 %, exponential values
-are covered in 88 to 92 % of samples of 6 to 20. Differences of two arms are rarely that skewed, because skewness that
+conservative for heavy tails. For strongly skewed values it undercovers until n is large: at 95%, exponential values
+are covered in 88 to 92% of samples of 6 to 20. Differences of two arms are rarely that skewed, because skewness that
 both share cancels. The interval of a share is never below its nominal coverage.
 """
 
@@ -121,8 +121,8 @@ def interval_text(mean: float, low: float | None, high: float | None, sign: bool
 
 
 def difference_text(pair: Mapping[str, Any]) -> str:
-    """A paired difference with its sign and interval, and the confidence where it is not 95 %."""
+    """A paired difference with its sign and interval, and the confidence where it is not 95%."""
     low, high = pair["interval"]
     text = interval_text(pair["difference"], low, high, sign=True)
     confidence = pair.get("confidence", 0.95)
-    return text if abs(confidence - 0.95) < 1e-9 else f"{text} ({100 * confidence:g} %)"
+    return text if abs(confidence - 0.95) < 1e-9 else f"{text} ({100 * confidence:g}%)"

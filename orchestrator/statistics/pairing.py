@@ -1,6 +1,6 @@
 """Requirements for comparing arms: the same fresh seeds, proved by digests, at the same budget.
 
-parity  (max B - min B) / mean B <= 2 %  over what all confirm trials that trained to the end spent: B in gradient
+parity  (max B - min B) / mean B <= 2%  over what all confirm trials that trained to the end spent: B in gradient
         evaluations, or in the unit that the sweep makes equal (see `Parity`)
 
 A table without a column `study` holds one study per arm. With one study per arm the units are its confirm seeds; with
@@ -203,7 +203,7 @@ def _same_budget(confirm: pd.DataFrame, parity: Parity) -> list[str]:
     spent = means if parity.of_means else complete[parity.column]
     if len(spent) and (spent.max() - spent.min()) / spent.mean() > parity.within:
         named = ", ".join(f"{arm} {mean:.4g}" for arm, mean in means.items())
-        apart = f"more than {100 * parity.within:.2g} %"
+        apart = f"more than {100 * parity.within:.2g}%"
         rests, steps = parity.given - complete[parity.column], parity.left()
         if all(0 <= rest < steps.get(arm, 0.0) for arm, rest in zip(complete["arm"], rests, strict=True)):
             return [

@@ -90,7 +90,7 @@ def detectable(seeds: int, comparisons: int = 1, alpha: float = 0.05, target: fl
 def settles(mean: float, spread: float, units: int, *, comparisons: int, alpha: float, margin: float) -> bool:
     """Whether a verdict can be expected from this many units if the truth is this mean and spread (above 0).
 
-    A mean beyond `margin` is detected with 80 % power; one within it, when the interval at its expected width fits
+    A mean beyond `margin` is detected with 80% power; one within it, when the interval at its expected width fits
     inside.
     """
     mean = abs(mean)

@@ -8,7 +8,7 @@
 
 The sign-flip test is exact when d is distributed symmetrically about the margin: always when both arms have the same
 distribution, whatever it is. Skewed differences with mean zero, from arms that differ only in shape, are declared
-different too often: exponential ones at 5 % in 7 to 11 % of samples of 6 to 12.
+different too often: exponential ones at 5% in 7 to 11% of samples of 6 to 12.
 
 p of equivalence is below alpha exactly when the 1 - alpha interval of the mean lies inside the margin. It is doubled so
 that, whatever the truth, 'better' and 'equivalent' together are wrong in at most alpha of all cases.

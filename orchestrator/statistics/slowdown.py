@@ -17,7 +17,7 @@ Curve = Sequence[tuple[float, float]]
 
 
 def slowdown(curve: Curve, baseline: Curve) -> float | None:
-    """0.16: 16 % longer than the baseline; negative: faster. None if a curve is empty or not finite at its end."""
+    """0.16: 16% longer than the baseline; negative: faster. None if a curve is empty or not finite at its end."""
     if not curve or not baseline or not _finite(curve[-1][1]) or not _finite(baseline[-1][1]):
         return None
     if curve[-1][1] >= baseline[-1][1]:
@@ -26,7 +26,7 @@ def slowdown(curve: Curve, baseline: Curve) -> float | None:
 
 
 def relative(slowdown: float) -> float:
-    """The same relative to the baseline's length: 0.16 for 16 % longer, -0.5 for half as long; above -1."""
+    """The same relative to the baseline's length: 0.16 for 16% longer, -0.5 for half as long; above -1."""
     return slowdown if slowdown >= 0 else 1 / (1 - slowdown) - 1
 
 

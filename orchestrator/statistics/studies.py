@@ -175,7 +175,7 @@ def best_design(
     comparisons: int = 1,
     alpha: float = 0.05,
 ) -> Design | None:
-    """The design of at most `total` trials per arm that detects the smallest difference with 80 % power.
+    """The design of at most `total` trials per arm that detects the smallest difference with 80% power.
 
     `found` holds the components for each (configurations, tune seeds) that may be chosen; a caller who knows them for
     only one search and offers several assumes that they vary alike. None if no design can afford enough studies.

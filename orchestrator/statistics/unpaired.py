@@ -256,7 +256,7 @@ class _Rule(Terms):
         return power.first(max(len(test.a), len(test.b)) + 1, power.MOST, holds)
 
     def _detectable(self, test: _Test) -> float | None:
-        """The difference that this many units detect with 80 % power, in the first step of Holm."""
+        """The difference that this many units detect with 80% power, in the first step of Holm."""
         if self.comparisons * least_p(len(test.a), len(test.b)) >= self.alpha:
             return None
         level, target = self.alpha / self.comparisons, power.TARGET

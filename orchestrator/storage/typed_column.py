@@ -7,7 +7,7 @@
 | all such whole numbers or floating point | double |
 | all text | string |
 | all lists, maps or larger whole numbers | string: JSON |
-| of several of these kinds | string: text as it is, everything else as JSON |
+| of several of these kinds | string: text unchanged, everything else as JSON |
 
 None becomes null and has no kind.
 """

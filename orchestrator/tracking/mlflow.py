@@ -49,8 +49,8 @@ BATCH, PARAMS = 900, 90
 """Metrics and parameters per batch: MLflow's limits are 1000 and 100."""
 SPENT = "cost/grad_evals"
 """A metric that only repeats the step."""
-RECALL_S = 20.0
-"""How long `recall` waits for the store."""
+FIRST_S, RECALL_S = 10.0, 20.0
+"""Delay before connecting, unless a trial reports earlier, so that trials can start; how long `recall` waits."""
 NONE: Mapping[str, Any] = {}
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Otherwise MLflow's page opens on LLM traces instead of training runs."""
@@ -82,8 +82,10 @@ class MlflowTracker:
         self._sent: dict[str, float] = {}
         self._client: Any = None
         self.repaired: list[str] = []
-        self._sender = Sender(self._open, self._ping, "mlflow-sender")
-        self._sender.put(lambda: None)  # connect immediately
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying the creation of a run would create two
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        self._sender = Sender(self._open, self._ping, "mlflow-sender", wait_s=FIRST_S)
+        self._sender.put(lambda: None)  # connect without being asked
 
     @property
     def trouble(self) -> str:
@@ -98,11 +100,13 @@ class MlflowTracker:
 
     def on_report(self, job: Job, report: Report) -> None:
         """Send the points that a checkpoint made final."""
+        self._sender.begin()
         if report.durable >= 0 and not self._sender.away:  # the end of the trial sends everything
             self._sender.put(lambda: self._ship_some(job, report.durable))
 
     def on_end(self, job: Job, result: Result | Report) -> None:
         """Send the remaining points and close the run."""
+        self._sender.begin()
         self._sender.put(lambda: self._close(job, result))
 
     def on_recover(self, job: Job, result: Result) -> None:
@@ -121,6 +125,7 @@ class MlflowTracker:
 
     def recall(self, trial_id: str) -> list[dict[str, Any]]:
         """The points of a trial as stored in MLflow; empty if it has none or does not answer soon."""
+        self._sender.begin()
         found: list[dict[str, Any]] = []
         over = threading.Event()
         if self._sender.away:
@@ -203,11 +208,6 @@ class MlflowTracker:
 
     def _open(self) -> None:
         """Connect; find this sweep's runs by tag; create the parent if there is none."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying the creation of a run would create two
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard output is for data
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):

@@ -73,8 +73,11 @@ class MlflowReport:
         """Log the folder `report` and the arms' points; set or remove the `exploratory` tag on the parent and the
         summaries.
 
-        Raises UntrackedError if the sweep was never tracked.
+        Raises UntrackedError if the sweep was never tracked, PermissionError if its store can only be read.
         """
+        store = self._uri.removeprefix("sqlite:///")
+        if os.path.exists(store) and not os.access(store, os.W_OK):
+            raise PermissionError(f"{store} can only be read")
         from mlflow.entities import Metric, RunTag
         from mlflow.tracking import MlflowClient
 

@@ -156,7 +156,7 @@ def _charts(shown: Shown) -> dict[str, Any]:
     ]
     curves = [_line(f"curve-{name}", "curves", name) for name in dict.fromkeys((metric, shown.tuned, "loss/train"))]
     sections = {
-        "answer": "95 % interval of each arm, and its mean",
+        "answer": "95% interval of each arm, and its mean",
         "curves": "Mean by arm, band: minimum to maximum",
     }
     return {

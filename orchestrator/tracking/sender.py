@@ -24,10 +24,15 @@ Task = Callable[[], None]
 
 
 class Sender:
-    """`open` connects before the first task; `ping` raises while the recipient is unavailable."""
+    """`open` connects before the first task; `ping` raises while the recipient is unavailable.
 
-    def __init__(self, open: Task, ping: Task, name: str) -> None:
+
+    Tasks run `wait_s` after creation, or as soon as `begin` is called.
+    """
+
+    def __init__(self, open: Task, ping: Task, name: str, *, wait_s: float = 0.0) -> None:
         self._open, self._ping = open, ping
+        self._wait_s, self._begun = wait_s, threading.Event()
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._backlog: deque[Task] = deque()
         self._opened, self._closing, self._away = False, False, ""
@@ -51,13 +56,19 @@ class Sender:
         """Queue `task`; returns at once."""
         self._queue.put(task)
 
+    def begin(self) -> None:
+        """Run the first task without further delay."""
+        self._begun.set()
+
     def close(self) -> None:
         """Run the remaining tasks, with one more attempt if the recipient is unavailable, and end the thread."""
+        self.begin()
         self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
         in_background()
+        self._begun.wait(self._wait_s)
         while True:
             self._collect()
             while self._backlog and (self._closing or time.monotonic() >= self._again_at):

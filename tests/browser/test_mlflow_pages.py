@@ -111,8 +111,8 @@ def picture(page: Page, name: str) -> None:
         page.picture(Path(place) / name)
 
 
-def runs(page: Page, served: tuple[str, str], query: str = "") -> str:
-    """Open the experiment by its name, as a user does, and search."""
+def runs(page: Page, served: tuple[str, str], query: str = "") -> None:
+    """Open the experiment by its name, as a user does: training runs, the parent on top. Then search."""
     address, sweep_id = served
     page.go(f"{address}/health")
     page.wait_for("OK")
@@ -122,18 +122,12 @@ def runs(page: Page, served: tuple[str, str], query: str = "") -> str:
     page.click("Model training")
     page.wait_for("rotations")
     page.click("rotations", "a")
-    text = page.wait_for(sweep_id, "matching runs")
+    page.wait_for(sweep_id, "23 matching runs")
     if query:
+        picture(page, "1-experiment.png")
         page.run("document.querySelector('input[placeholder*=\"metrics.\"]').focus()")
         page.write(query)
         page.press("Enter", 13)
-    return text
-
-
-def test_the_experiment_opens_on_training_runs_with_the_parent_on_top(page: Page, served: tuple[str, str]) -> None:
-    text = runs(page, served)
-    assert "23 matching runs" in text
-    picture(page, "1-experiment.png")
 
 
 @pytest.mark.long  # of MLflow's own page
@@ -205,7 +199,7 @@ def test_the_saved_view_answers_without_any_setting(page: Page, served: tuple[st
 def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tuple[str, str]) -> None:
     runs(page, served)
     page.click(served[1], "a")
-    page.wait_for("About this run", "Does the basis matter to AdamW?", "rotated_adamw and adamw, inconclusive")
+    page.wait_for("About this run", "Does the basis matter to AdamW?", "rotated_adamw and adamw: inconclusive")
     picture(page, "6-parent.png")
     page.click("Artifacts")
     page.wait_for("report")

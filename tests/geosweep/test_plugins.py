@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,35 +13,26 @@ from tests.orchestrator.command import REPOSITORY, environment, fresh
 MODULE = RING.replace("import geosweep\n", "import trainables as geosweep\n")
 
 
-def installed(place: Path, name: str, code: str, *, pip: bool = False, **groups: dict[str, str]) -> Path:
-    """A folder with the distribution `name` 1.2 in it: a module and entry points, as pip puts them there."""
-    module, info = name.replace("-", "_"), f"{name.replace('-', '_')}-1.2.dist-info"
-    wheel, folder = place / f"{module}-1.2-py3-none-any.whl", place / f"site-{module}"
-    points = "".join(
-        f"[geosweep.{group}]\n" + "".join(f"{key} = {value}\n" for key, value in named.items())
-        for group, named in groups.items()
-    )
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(f"{module}.py", code)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: by-hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+def installed(place: Path, name: str, code: str, **groups: dict[str, str]) -> Path:
+    """A folder with the distribution `name` 1.2 in it: a module and entry points, as an installer puts them there."""
+    module, folder = name.replace("-", "_"), place / f"site-{name}"
+    info = folder / f"{module}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (folder / f"{module}.py").write_text(code)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(
+        "".join(
+            f"[geosweep.{group}]\n" + "".join(f"{key} = {value}\n" for key, value in named.items())
+            for group, named in groups.items()
         )
-        archive.writestr(f"{info}/entry_points.txt", points)
-        archive.writestr(f"{info}/RECORD", "".join(f"{n},,\n" for n in (f"{module}.py", f"{info}/RECORD")))
-    if not pip:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-        return folder
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(folder)]
-    subprocess.run([*command, str(wheel)], check=True, capture_output=True, timeout=120)
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points = {"tasks": {"ring": "ring_plugin:Ring"}, "optimizers": {"plain": "ring_plugin:Plain"}}
-    return installed(tmp_path_factory.mktemp("plugins"), "ring-plugin", MODULE, pip=True, **points)
+    return installed(tmp_path_factory.mktemp("plugins"), "ring-plugin", MODULE, **points)
 
 
 @pytest.mark.slow

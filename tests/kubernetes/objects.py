@@ -7,6 +7,14 @@ from typing import Any
 NAME = "fit-cef898a9"
 CLUSTER = f"{NAME}-x7k2p"
 Document = dict[str, Any]
+NO_HEAD = {
+    "metadata": {"name": CLUSTER},
+    "status": {"conditions": [{"type": "HeadPodReady", "status": "False", "reason": "HeadPodNotFound"}]},
+}
+NOT_FOUND = (
+    "Failed to reconcile RayCluster team-a/fit. If users specify ServiceAccountName for the head Pod, they need to "
+    "create a ServiceAccount themselves. However, ServiceAccount sweep-head is not found. Please create one."
+)
 
 
 def job(*, suspend: bool = False, queue: str = "", **status: Any) -> Document:

@@ -16,7 +16,7 @@ from orchestrator.kubernetes.render import render
 from tests.kubernetes.test_mutants import HEAD, HEAD_BOX, HEAD_POD, LIMITS, Change, both, drop, variable
 from tests.kubernetes.test_mutants_of_pods import SUB
 from tests.kubernetes.test_render import EXAMPLES
-from tests.kubernetes.test_rules import BOX, GROUP, POD, SPEC, edit
+from tests.kubernetes.test_rules import BOX, CLUSTER, GROUP, POD, SPEC, edit
 
 TEAM = str(EXAMPLES / "team-a.profile.yaml")
 QUEUE = "kueue.x-k8s.io/"
@@ -63,6 +63,9 @@ REFUSED: dict[str, tuple[str, str, Change]] = {
     "queue of Pods": ("queue-elastic", "KO104",
         edit(*GROUP, "template", "metadata", "labels", f"{QUEUE}queue-name", value="sweeps")),
     "group by a name of Kueue's": ("queue-elastic", "KO104", edit(*GROUP, "groupName", value="head")),
+    "the autoscaler's start by hand": ("queue-elastic", "KO125", edit(*CLUSTER, "autoscalerOptions", "env",
+        value=[{"name": "KUBERAY_GEN_AUTOSCALER_START_CMD", "value": "true"}])),
+    "a variable of the operator's": (TEAM, "KO124", variable(BOX, "RAY_NODE_TYPE_NAME", "gpu")),
     "autoscaler without a token": ("queue-elastic", "KO125",
         edit(*HEAD_POD, "automountServiceAccountToken", value=False)),
     "Ray at another port than the head's": (TEAM, "KO119", edit(*HEAD, "rayStartParams", "port", value="6380")),

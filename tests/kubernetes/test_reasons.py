@@ -9,6 +9,8 @@ from orchestrator.kubernetes.reasons import Seen, reason
 from tests.kubernetes.objects import (
     CLUSTER,
     NAME,
+    NO_HEAD,
+    NOT_FOUND,
     event,
     failing,
     forbidden,
@@ -43,9 +45,10 @@ FULL = (
     "more needed"
 )
 TOO_LARGE = (
-    "couldn't assign flavors to pod set gpu: insufficient quota for nvidia.com/gpu in flavor default-flavor, request > "
-    "maximum capacity (16 > 8)"
+    "couldn't assign flavors to pod set gpu: insufficient quota for nvidia.com/gpu in flavor default-flavor, "
+    "previously considered podsets requests (0) + current podset request (16) > maximum capacity (8)"
 )
+UNCOVERED = "couldn't assign flavors to pod set gpu: resource nvidia.com/mig-1g.10gb unavailable in ClusterQueue"
 
 CASES: dict[str, tuple[Seen, list[str]]] = {
     "head over quota": (
@@ -160,7 +163,19 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
     ),
     "Kueue, never": (
         Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending(TOO_LARGE))]),
-        ["can never fit Kueue's queue sweeps", "(16 > 8)", "resources.max_concurrent"],
+        ["can never fit Kueue's queue sweeps", "(16) > maximum capacity (8)", "resources.max_concurrent"],
+    ),
+    "Kueue, never, by its reason": (
+        Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending("too much", "ExceedsMaxQuota"))]),
+        ["can never fit Kueue's queue sweeps: too much"],
+    ),
+    "Kueue, a device that the queue does not have": (
+        Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending(UNCOVERED))]),
+        ["no flavor of Kueue's queue sweeps has what it requests", "nvidia.com/mig-1g.10gb unavailable"],
+    ),
+    "Kueue, stopped": (
+        Seen(job=job(suspend=True, queue="sweeps"), workloads=[workload(pending("ClusterQueue a is stopped"))]),
+        ["Kueue cannot admit it: ClusterQueue a is stopped"],
     ),
     "Kueue, no queue": (
         Seen(
@@ -210,6 +225,22 @@ CASES: dict[str, tuple[Seen, list[str]]] = {
             "a worker has no account: ServiceAccount sweep-runner does not exist in namespace team-a",
             "create serviceaccount",
         ],
+    ),
+    "account of the head, which the operator looks for": (
+        Seen(
+            job=job(),
+            cluster=NO_HEAD,
+            events=[event("RayCluster", CLUSTER, "AutoscalerServiceAccountNotFound", NOT_FOUND)],
+        ),
+        ["the head has no account: ServiceAccount sweep-head does not exist in namespace team-a", "kubectl apply -k"],
+    ),
+    "Service over quota": (
+        Seen(
+            job=job(),
+            cluster=NO_HEAD,
+            events=[event("RayCluster", CLUSTER, "FailedToCreateService", forbidden(QUOTA))],
+        ),
+        ["exceeds quota sweeps"],
     ),
     "account of the submitter": (
         Seen(

@@ -14,7 +14,7 @@ from tests.kubernetes.objects import NAME
 from tests.kubernetes.test_reasons import CASES
 from tests.verbs import Called
 
-NINE = (
+KINDS = (
     "head over quota",
     "workers over quota",
     "limit range",
@@ -23,6 +23,7 @@ NINE = (
     "volume claim not bound",
     "Kueue, full",
     "account of a worker",
+    "account of the head, which the operator looks for",
     "Pod Security",
 )
 OWN = {"app.kubernetes.io/part-of": "geosweep", "geosweep.io/sweep": NAME}
@@ -44,7 +45,7 @@ def entered(place: dict[str, Any], found: Mapping[str, Any] | None, **labels: st
     place[name] = held
 
 
-@pytest.mark.parametrize("case", NINE)
+@pytest.mark.parametrize("case", KINDS)
 def test_status_and_logs_say_why_nothing_runs(server: ApiServer, call: Callable[..., Called], case: str) -> None:
     seen, words = CASES[case]
     entered(server.objects[JOBS], seen.job, **OWN)

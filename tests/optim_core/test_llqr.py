@@ -303,7 +303,7 @@ def test_iterables_serve_as_refresh_batches() -> None:
     assert by_index.steps(0, 9) == by_list.steps(0, 9)
     make(refresh_batches=[problem(0)]).steps(0, 9)
     spent = make(refresh_batches=iter([problem(0)]))
-    with pytest.raises(RuntimeError, match="run out"):
+    with pytest.raises(RuntimeError, match="exhausted"):
         spent.steps(0, 9)
 
 

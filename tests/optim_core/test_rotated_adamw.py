@@ -96,7 +96,7 @@ def test_any_torch_optimizer_can_be_the_base() -> None:
             optim_core.lookup(name)
     with pytest.raises(ValueError, match="keeps only part"):
         optim_core.build("rotated(sgd)", nn.Linear(2, 2), rotation="galore")
-    with pytest.raises(RuntimeError, match="not known how 'sum'"):
+    with pytest.raises(RuntimeError, match="unknown how to move 'sum'"):
         Run(
             lambda m: optim_core.build(
                 "rotated(torch.optim.Adagrad)", m, rotation="svd", rotation_refresh=2, rotation_transport="mv"

@@ -101,8 +101,9 @@ def test_moving_m_alone_is_caught() -> None:
     assert both < 0.01 < 0.5 < alone
 
 
-def test_digits() -> None:
-    """Mean training loss of the last 50 of 300 steps, five seeds, at the tuned rate.
+@pytest.mark.parametrize("seeds", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_digits(seeds: int) -> None:
+    """Mean training loss of the last 50 of 300 steps, at the tuned rate.
 
     That output stays below 1.2 is a matter of these five seeds (see sweeps/RESULTS.md); the other lines hold for most.
     """
@@ -110,7 +111,7 @@ def test_digits() -> None:
     variation: dict[str, float] = {}
     for kind in ("identity", "output", "layer", "global", "svd"):
         losses, cvs = [], []
-        for seed in range(5):
+        for seed in range(seeds):
             run = trained("digits_fit", seed, 300, rotation=kind, run_seed=seed, lr=0.04)
             losses.append(run.last.metrics["loss/train"])  # type: ignore[attr-defined]
             task = trainables.build("digits_fit")
@@ -118,8 +119,8 @@ def test_digits() -> None:
                 model=run.model, loss=task.loss, batches=[task.refresh_batch(seed, 0)], optimizer=run.optimizer
             )
             cvs.append(measure(["update_orthogonality"], subject)["geometry/update_cv"])
-        means[kind], variation[kind] = sum(losses) / 5, sum(cvs) / 5
+        means[kind], variation[kind] = sum(losses) / seeds, sum(cvs) / seeds
     assert means["svd"] < 0.6 * means["identity"]
-    assert means["output"] <= 1.2 * means["identity"]
+    assert means["output"] <= 1.2 * means["identity"] or seeds < 5
     assert min(means["layer"], means["global"]) >= 1.4 * means["identity"]
     assert variation["svd"] < variation["identity"]

@@ -117,7 +117,7 @@ def spoil(t: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
         ("seed", 1001, "a confirm seed twice"),
         ("seed", 7, "have different confirm seeds"),
         ("state", "FAILED", "1 confirm trials failed"),
-        ("grad_evals", 200.0, "budgets differ by more than 2 %"),
+        ("grad_evals", 200.0, "budgets differ by more than 2%"),
     ],
 )
 def test_tampered_tables_are_refused(column: str, value: Any, reason: str) -> None:
@@ -132,7 +132,7 @@ def test_budgets_within_two_percent_are_alike(spent: float, allowed: bool) -> No
     if allowed:
         assert compare(spoiled, metric="m", goal=Goal.MAXIMIZE)["pairs"]
         return
-    with pytest.raises(Refused, match="budgets differ by more than 2 %"):
+    with pytest.raises(Refused, match="budgets differ by more than 2%"):
         compare(spoiled, metric="m", goal=Goal.MAXIMIZE)
 
 

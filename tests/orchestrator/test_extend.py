@@ -174,7 +174,7 @@ def test_a_look_at_the_results_is_paid_for_and_said(extend: Call, runs: Path) ->
         assert extend("extend", "two", "--seeds", words, "--no-run").code == 0
     assert seal.stamps(folder)[2].endswith("3 looks have spent 0.038 of 0.05")
     assert "with no look since" in seal.stamps(folder)[3]
-    assert seal.stamps(folder)[3].endswith("nothing further is spent")
+    assert seal.stamps(folder)[3].endswith("nothing more is spent")
 
 
 @pytest.mark.slow

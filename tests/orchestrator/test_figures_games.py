@@ -21,7 +21,7 @@ def test_a_panel_for_every_method_within_its_circle() -> None:
         [Spectrum(name="pair", eigenvalues=z, images=images), Spectrum(name="none", eigenvalues=z, images=[])]
     )
     titles = [axis.get_title() for axis in figure.axes]
-    assert "r = 0.710 a step\n0.710 an evaluation" in titles[1]
+    assert "r = 0.710 per step\n0.710 per evaluation" in titles[1]
     assert "diverges" in titles[2]
     assert "does not converge" in titles[3]
     assert [axis.axison for axis in figure.axes] == [True] * 5 + [False] * 3

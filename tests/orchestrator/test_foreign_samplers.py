@@ -94,9 +94,8 @@ def test_one_sequence_whoever_runs_it_and_whoever_dies(given: dict[str, Any], tm
     }
     plain = run(tmp_path / "plain", Interleaved(1), **options)
     wide = run(tmp_path / "wide", Interleaved(4), **options)
-    for attempt in range(2):
-        with pytest.raises(Dies):
-            run(tmp_path / "killed", Interleaved(2, attempt, die_after=9), **options)
+    with pytest.raises(Dies):
+        run(tmp_path / "killed", Interleaved(2, die_after=12), **options)
     killed = run(tmp_path / "killed", Interleaved(2), **options)
     found = {name: [asked(f, name) for f in (plain, wide, killed)] for name in ("sgd@1", "sgd@2", "adamw@1")}
     for sequences in found.values():

@@ -140,8 +140,11 @@ def job(file: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
-    file = tmp_path / "clock.yaml"
-    file.write_text(sweep_text(trials=8, pause_s=0.02, confirm=2, wall_clock=", wall_clock: 1s"))
+    """Refused before it takes the sweep in hand, a command says nothing of it; refused after that, both are told."""
+    file, module, root = tmp_path / "own.yaml", tmp_path / "own_fit.py", tmp_path / "runs"
+    module.write_text("from tests.tasks import Fit\n\n\nclass Own(Fit):\n    pass\n")
+    slowly = sweep_text(trials=8, pause_s=0.02, confirm=2, wall_clock=", wall_clock: 1s")
+    file.write_text(slowly.replace("tests.tasks:Fit", "own_fit:Own"))
     for _ in range(2):
         done = job(file)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -149,47 +152,24 @@ def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
         assert found is not None
         assert (found.ending, found.exit_code) == ("budget", 5)
         assert "raise budget.wall_clock" in found.reason
-    sweep: SweepFolder = find(tmp_path / "runs", "@last")
+    sweep: SweepFolder = find(root, "@last")
     assert json.loads((sweep.path / "ending.json").read_text()) == found.document()
     status = results.status(sweep)
     assert status["ending"] == found.document()
     assert any(row["done"] for row in status["arms"].values())
-    assert parent_run(tmp_path / "runs").data.tags["geosweep.ending"] == "budget"
+    assert parent_run(root).data.tags["geosweep.ending"] == "budget"
     with sweep.hold():  # a command that finds the sweep held says nothing of how it ends
         second = fresh("run", str(file), "--root", str(sweep.root), "--executor", "debug", cwd=REPOSITORY)
     assert second.returncode == 75
     assert "is being run by" in second.stderr
     assert ending.read(sweep) == found
-
-
-def parent_run(root: Path) -> Run:
-    """The parent run of the one sweep under a root."""
-    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("fit")
-    assert experiment is not None
-    (parent,) = client.search_runs([experiment.experiment_id], "tags.`geosweep.stage` = 'sweep'")
-    return parent
-
-
-@pytest.mark.slow
-def test_a_command_that_is_refused_leaves_folder_and_mlflow_of_one_mind(tmp_path: Path) -> None:
-    """Refused before it takes the sweep in hand, it says nothing of it; refused after that, both are told."""
-    file, module, root = tmp_path / "own.yaml", tmp_path / "own_fit.py", tmp_path / "runs"
-    module.write_text("from tests.tasks import Fit\n\n\nclass Own(Fit):\n    pass\n")
-    slowly = sweep_text(trials=8, pause_s=0.02, confirm=2, wall_clock=", wall_clock: 1s")
-    file.write_text(slowly.replace("tests.tasks:Fit", "own_fit:Own"))
-    assert job(file).returncode == 0
-    sweep = find(root, "@last")
-    first = ending.read(sweep)
-    assert first is not None
-    assert first.ending == "budget"
     unfair = job(file, "--fair")
     assert unfair.returncode == 6
     refused = ending.in_log(unfair.stdout)
     assert refused is not None
     assert (refused.ending, refused.exit_code) == ("failed", 6)
     assert "GS120" in refused.reason
-    assert ending.read(sweep) == first
+    assert ending.read(sweep) == found
     assert parent_run(root).data.tags["geosweep.ending"] == "budget"
     module.write_text(module.read_text().replace("pass", "EPSILON = 1e-3"))
     changed = job(file)
@@ -202,6 +182,15 @@ def test_a_command_that_is_refused_leaves_folder_and_mlflow_of_one_mind(tmp_path
     assert parent.data.tags["geosweep.ending"] == "failed"
     assert parent.info.status == "KILLED", "nobody is at work on it"
     assert results.status(sweep)["state"] == "budget", "what was trained stands"
+
+
+def parent_run(root: Path) -> Run:
+    """The parent run of the one sweep under a root."""
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fit")
+    assert experiment is not None
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`geosweep.stage` = 'sweep'")
+    return parent
 
 
 @pytest.mark.parametrize("document", [

@@ -154,7 +154,7 @@ def test_what_goes_wrong_in_a_pack_is_sorted_out_alone(tmp_path: Path) -> None:
 def test_a_pack_that_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
     task = '"tests.orchestrator.test_packs:Crowded"'
     text = text_of(4, task, trials=4, confirm=0).replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", "")
-    with pytest.warns(UserWarning, match="go on in packs of 2: CUDA out of memory"):
+    with pytest.warns(UserWarning, match="continue in packs of 2: CUDA out of memory"):
         packed = swept(tmp_path, text)
     assert {t.result.state for t in results.ended_trials(packed)} <= {"COMPLETE", "DIVERGED"}
     assert max(sizes(packed)) == 2

@@ -55,7 +55,7 @@ def test_a_task_that_catches_everything(tmp_path: Path, monkeypatch: pytest.Monk
         "F:2:8: task.name: test_a_task_that_catches_everything() of task own has not ended after 30 s"
     )
     assert "cannot be interrupted (endless.py:7)" in step
-    assert step.endswith("mend it, or give --skip-steps")
+    assert step.endswith("fix it, or pass --skip-steps")
 
 
 def test_who_is_in_time_is_not_spoken_of() -> None:

@@ -107,7 +107,7 @@ def test_a_task_without_the_metric_says_so_in_its_first_trial(call: Callable[...
     file.write_text(text.replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", ""))
     assert call("run", str(file), "--executor", "debug", "--no-tracking", "--skip-steps").code == 8
     said = (
-        "evaluate of task tests.tasks:Mute returned cost/grad_evals, cost/steps, loss/train, time/step_s, and "
+        "evaluate of task tests.tasks:Mute returned cost/grad_evals, cost/steps, loss/train, time/step_s, but "
         "not loss/val, which"
     )
     assert all(said in error for error in call("status", "--json").document["errors"].values())

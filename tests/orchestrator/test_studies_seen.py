@@ -266,7 +266,7 @@ def test_the_report_of_studies(seen: Evidence, page: Path) -> None:
     for part in (
         "Where the noise comes from",
         "twin: shows what no difference looks like",
-        "every study: what it chose",
+        "every study: its choice and result",
     ):
         assert part in text
     with (page.parent / "studies.csv").open(encoding="utf-8") as rows:

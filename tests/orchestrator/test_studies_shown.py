@@ -39,7 +39,7 @@ def test_every_verb_knows_three_studies(call: Any, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "sgd 3/3 studies, 15/15 trials" in done.err
     assert "paired studies, fresh seeds" in done.out
-    assert "intervals: 95 % t over the studies" in done.out
+    assert "intervals: 95% t over the studies" in done.out
     chosen = re.search(r"sgd: lr (\S+) to (\S+) \(median (\S+)\), 3 studies", done.out)
     assert chosen is not None
 

@@ -27,7 +27,7 @@ CELLS = ("0.9271 [0.9188, 0.9354]", "0.0875 [-0.1307, 0.9443]", "0.6674 [0.5295,
 def arms_table(*, alike: bool) -> Table:
     """As `run` ends; `alike`: arms cost the same."""
     table = Table(
-        title="quickstart-1a2b3c4d: confirm stage, [fresh] seeds", caption="intervals: 95 % t over the studies"
+        title="quickstart-1a2b3c4d: confirm stage, [fresh] seeds", caption="intervals: 95% t over the studies"
     )
     table.add_column("arm", no_wrap=True)
     for metric in ("accuracy/test", "accuracy/val"):
@@ -53,7 +53,7 @@ def test_a_table_fits_and_loses_nothing(width: int, alike: bool) -> None:
     lines = printed(arms_table(alike=alike), width)
     assert max(map(cell_len, lines)) <= width
     text = " ".join(lines)
-    for name in (*ARMS, *CELLS, "[fresh]", "accuracy/test", "200", "9,600", "cheapest", "might", "95 % t"):
+    for name in (*ARMS, *CELLS, "[fresh]", "accuracy/test", "200", "9,600", "cheapest", "might", "95% t"):
         for word in name.split():
             assert word in text, (word, lines)
     assert not [line for line in lines if "…" in line]

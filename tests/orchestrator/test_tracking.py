@@ -56,6 +56,30 @@ def sweep(
     return folder, tracker
 
 
+def test_nothing_of_the_environment_changes_while_a_trial_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial in this process would be said to have changed it, and take it along: MLflow's telemetry came back on."""
+    for name in ("MAX_RETRIES", "TIMEOUT"):
+        monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}", raising=False)
+    tracker = MlflowTracker(uri=None, root=tmp_path, sweep_id="fit-1", name="fit", description="", facts={})
+    before = dict(os.environ)
+    tracker.finish(SweepState.DONE, {})
+    assert dict(os.environ) == before
+    read = "import os, orchestrator.tracking; print(os.environ['MLFLOW_DISABLE_TELEMETRY'])"
+    plain = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
+    assert subprocess.run([sys.executable, "-c", read], env=plain, capture_output=True, text=True).stdout == "true\n"
+
+
+def test_a_store_that_can_only_be_read_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "mlflow.db"
+    store.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # the superuser may write wherever it wants
+    runs = MlflowReport(uri=None, root=tmp_path, sweep_id="fit-1", name="fit")
+    with pytest.raises(PermissionError, match=rf"^{store} can only be read$"):
+        runs.send(None, {}, "", "")
+
+
 def runs_of(uri: str, query: str = "", name: str = "fit") -> list[Any]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(name)

@@ -26,8 +26,9 @@ from tests.orchestrator.sweep_files import sweep_text
 
 
 def hanging_sweep(hang: str, **changes: str) -> str:
-    """Two arms whose confirm seed 1001 hangs at the fifth step."""
+    """A sweep whose confirm seed 1001 hangs at the fifth step."""
     sweep = yaml.safe_load(sweep_text(method="random", trials=1, confirm=2, max_failed=2))
+    del sweep["arms"]["adamw"]
     sweep["task"] |= {"hang_at": 5, "hang": hang, "fail_seed": 1001}
     sweep["training"] = {"step_timeout": "3s"}  # a busy machine stops a step for a second
     return yaml.safe_dump({**sweep, **changes})
@@ -36,9 +37,7 @@ def hanging_sweep(hang: str, **changes: str) -> str:
 def check(folder: SweepFolder) -> None:
     """The hung seed failed, with its stack; everything else is complete."""
     states = {(t.job.arm, t.job.seed): t.result.state for t in results.ended_trials(folder)}
-    assert states == {
-        (arm, seed): "FAILED" if seed == 1001 else "COMPLETE" for arm in ("sgd", "adamw") for seed in (0, 1000, 1001)
-    }
+    assert states == {("sgd", 0): "COMPLETE", ("sgd", 1000): "COMPLETE", ("sgd", 1001): "FAILED"}
     for error in results.status(folder)["errors"].values():
         assert "training.step_timeout" in error
         assert "tasks.py" in error, error
@@ -86,13 +85,13 @@ def test_a_hang_in_c_ends_the_process_and_the_next_session_tells(tmp_path: Path)
 
 @pytest.mark.slow
 def test_beats_keep_it_quiet_and_stopping_leaves_nothing(tmp_path: Path) -> None:
-    watchdog = Watchdog(tmp_path / "hang.txt", 2.0, own_process=False)
-    for _ in range(56):
+    watchdog = Watchdog(tmp_path / "hang.txt", 1.0, own_process=False)
+    for _ in range(28):
         watchdog.beat()
         time.sleep(0.05)
     assert left_behind(tmp_path) == ""
     watchdog.stop()
-    time.sleep(2.5)
+    time.sleep(1.3)
     assert not list(tmp_path.iterdir())
 
 
@@ -106,9 +105,9 @@ def test_no_limit_watches_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_step_that_stands_in_the_debugger_is_left_alone(tmp_path: Path) -> None:
     """Stand in `pdb` for longer than the limit, then go on."""
-    watchdog = Watchdog(tmp_path / "hang.txt", 1.0, own_process=False)
+    watchdog = Watchdog(tmp_path / "hang.txt", 0.5, own_process=False)
     namespace = {"__name__": "pdb", "time": time}
-    exec("def cmdloop():\n    time.sleep(2.5)\n", namespace)
+    exec("def cmdloop():\n    time.sleep(1.2)\n", namespace)
     watchdog.beat()
     namespace["cmdloop"]()  # type: ignore[operator]
     watchdog.stop()

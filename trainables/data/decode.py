@@ -1,6 +1,6 @@
 """Encoded images (JPEG, PNG) to uint8 [C, side, side]: random resized crops for training, center crops for evaluation.
 
-Training: a window of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, ten tries, otherwise the center (Szegedy et
+Training: a window of 8 to 100% of the area and aspect ratio 3/4 to 4/3, ten tries, otherwise the center (Szegedy et
 al. 2015, sec. 6), and a flip. Evaluation: the shorter side scaled to 8/7 of `side` (256 for 224), then the center.
 Bilinear, antialiased.
 """

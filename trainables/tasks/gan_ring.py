@@ -6,7 +6,7 @@ with standard deviation 0.02. Seed noise is large at short budgets: compare medi
 
     energy/val       energy distance of 1000 generated to 2500 fresh points, 2 E|X-Y| - E|X-X'| - E|Y-Y'| >= 0
     energy/floor     the same between two fresh samples of those sizes: what a perfect generator gets
-    modes/covered    modes with at least 1 % of the generated points within 3 standard deviations
+    modes/covered    modes with at least 1% of the generated points within 3 standard deviations
     quality/share    share of generated points within 3 standard deviations of a mode
     field/norm       |v| on a held-out batch
 """

@@ -1,7 +1,7 @@
 """Language modeling on the source of the Python standard library: real text available on every machine.
 
 The corpus is every `.py` file under the library's folder except tests and installed packages, ordered by path, with
-bytes above 127 set to 127. A file belongs to train, val or test (88 / 6 / 6 %) by a hash of its path, so no file is in
+bytes above 127 set to 127. A file belongs to train, val or test (88 / 6 / 6%) by a hash of its path, so no file is in
 two splits. It changes with Python's patch version: its SHA-256 is part of every batch's identity and is recorded with
 every trial, and results with different corpora are never compared.
 

@@ -50,11 +50,11 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="verdict",
         section="answer",
-        caption=f"{evidence.reported} {seeds}: mean and 95 % interval of each arm"
+        caption=f"{evidence.reported} {seeds}: mean and 95% interval of each arm"
         + ("; thin lines join the same seed." if evidence.is_paired else ".")
         + (
             f" Right: difference {'on the same seed (dots), its mean' if evidence.is_paired else 'of the means'} "
-            "and 95 % interval; the verdict also requires p < alpha after Holm's correction."
+            "and 95% interval; the verdict also requires p < alpha after Holm's correction."
             if pairs
             else ""
         ),
@@ -185,7 +185,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     yield Drawn(
         name="learning-curves",
         section="curves",
-        caption=f"{whose}: mean over the {over} and its 95 % t interval, against {axis_words} "
+        caption=f"{whose}: mean over the {over} and its 95% t interval, against {axis_words} "
         "and against seconds. Compare at the end of the schedule: curves may cross while the learning "
         "rate decays.",
         figure=figure_,

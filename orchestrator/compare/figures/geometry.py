@@ -52,7 +52,7 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
         name="geometry",
         section="geometry",
         caption="Geometry diagnostics during the confirm trials: mean over "
-        f"{'studies' if evidence.studies > 1 else 'seeds'}, 95 % interval. "
+        f"{'studies' if evidence.studies > 1 else 'seeds'}, 95% interval. "
         "Diagnostics measured only once, at the end, are shown per arm.",
         figure=figure_,
     )

@@ -27,7 +27,7 @@ def places(p: Parameter, values: pd.Series) -> tuple[Any, list[str] | None]:
 
 
 def draw_axis(ax: Any, p: Parameter, ticks: list[str] | None) -> None:
-    """Range, scale and ticks of the horizontal axis; the outer 5 % are hatched."""
+    """Range, scale and ticks of the horizontal axis; the outer 5% are hatched."""
     if ticks is not None:
         long = max(map(len, ticks)) * len(ticks) > 22
         ax.set_xticks(range(len(ticks)), ticks, rotation=40 if long else 0, ha="right" if long else "center")

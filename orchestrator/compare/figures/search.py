@@ -40,20 +40,20 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
         for row in axes:
             row[0].set_ylabel(label_of(evidence.tuned))
         diamonds = (
-            "Diamonds: each study's choice, mean over its confirm seeds; band: mean over studies and its 95 % interval."
+            "Diamonds: each study's choice, mean over its confirm seeds; band: mean over studies and its 95% interval."
             if evidence.studies > 1
-            else "Diamond and band: the chosen configuration on the confirm seeds, mean and 95 % interval."
+            else "Diamond and band: the chosen configuration on the confirm seeds, mean and 95% interval."
         )
         dots = "configuration of the search (hollow: drawn at random; bars"
         if evidence.imported:
             dots = "configuration (bars"
-            diamonds = "Diamond and band: the chosen configuration on the other seeds, mean and 95 % interval."
+            diamonds = "Diamond and band: the chosen configuration on the other seeds, mean and 95% interval."
         yield Drawn(
             name=f"sensitivity-{_plain(arm)}",
             section="sensitivity",
             caption=f"{arm}: the tuned metric at the end of the budget against each hyperparameter; every dot is a "
             f"{dots}: spread over tune seeds; crosses at the border: diverged). Lines: mean of each level, with its "
-            f"range. {diamonds} Hatched: the outer 5 % of the range, "
+            f"range. {diamonds} Hatched: the outer 5% of the range, "
             "where an optimum may lie outside.",
             figure=figure_,
         )
@@ -342,7 +342,7 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
         name="expected-best",
         section="tuning",
         caption="What tuning buys: the expected best value after trying that many configurations, from those drawn "
-        f"before any result was looked at{pooled} (unbiased; 95 % bootstrap bands over configurations; dotted beyond "
+        f"before any result was looked at{pooled} (unbiased; 95% bootstrap bands over configurations; dotted beyond "
         f"half of them, where few support it). {why.capitalize() + '.' if why else ''}",
         figure=figure_,
     )

@@ -49,9 +49,9 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
         _differences(axes[1, 0], evidence, pairs, document, words)
     stamp(figure_, evidence, document, width=54)
     study = (
-        "Each large dot is a study (study 1 on top); the small ones beside it are its runs."
+        "Each large dot is a study (study 1 on top); the small dots next to it are its runs."
         if evidence.imported
-        else "Each large dot is a study, a complete search of its own (study 1 on top); the small dots beside it are "
+        else "Each large dot is a study, a complete search of its own (study 1 on top); the small dots next to it are "
         "the confirm seeds of the configuration that it chose."
     )
     level = f"{100 * (1 - document['alpha']):g}" if document else "95"
@@ -59,11 +59,11 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
         name="verdict",
         section="answer",
         caption=f"{evidence.reported}. {study} Line and band: mean over the "
-        "studies and its 95 % interval. Crosses at the border: beyond the axis, which covers the trials that trained "
+        "studies and its 95% interval. Crosses at the border: beyond the axis, which covers the trials that trained "
         "to "
         "the end."
         + (
-            f" Bottom: difference between two arms per study, its mean and {level} % interval; the verdict also "
+            f" Bottom: difference between two arms per study, its mean and {level}% interval; the verdict also "
             "requires p < alpha after Holm's correction."
             if pairs
             else ""
@@ -284,7 +284,7 @@ def noise(evidence: Evidence) -> Iterator[Drawn]:
     ax.set_yticks([-i + 0.12 for i in range(len(pairs))], [f"{p['a']} −\n{p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.5, 0.45)
     ax.set_xlim(0, 1)
-    ax.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    ax.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
     ax.set_xlabel("share of the variance of a study's difference")
     ax.grid(visible=False)
     ax.tick_params(axis="y", length=0)

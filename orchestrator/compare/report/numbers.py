@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 
 def arms(evidence: Evidence) -> list[dict[str, Any]]:
-    """One row per arm and metric: mean over its units with the 95 % t interval and the sample standard deviation."""
+    """One row per arm and metric: mean over its units with the 95% t interval and the sample standard deviation."""
     metrics = dict.fromkeys((evidence.reported, evidence.tuned, *evidence.declares.table))
     rows = []
     for metric in metrics:

@@ -27,9 +27,9 @@ class Shown:
     steps: int = 0
     """Steps of its optimizers."""
     optimizer: bool = False
-    """It asked for the arm's optimizer."""
+    """Whether the script requested the arm's optimizer."""
     unread: tuple[str, ...] = ()
-    """Parameters that it had not looked at when it reported last."""
+    """Parameters that the script had not read when it last reported."""
     begun: bool = False
     """It continues from a checkpoint: digests are from the previous run, and what is hashed now is something else."""
     whole: bool = True

@@ -209,8 +209,8 @@ def test_shards_may_differ_where_training_does_not_look(tmp_path: Path) -> None:
         ([True, False], pa.bool_(), "is bool; labels are class numbers"),
         ([None, None], pa.null(), "is null; labels are class numbers"),
         ([0, None], pa.int64(), "1 of 2 rows have no label"),
-        ([0, -1], pa.int64(), "-1 is no class number"),
-        ([0, 2**64 - 1], pa.uint64(), "18446744073709551615 is a label here, no class number"),
+        ([0, -1], pa.int64(), "-1 is not a class number"),
+        ([0, 2**64 - 1], pa.uint64(), "18446744073709551615 is a label here, which is not a class number"),
         ([0, 0], pa.int64(), "every training row has the label 0"),
         ([], pa.int64(), "its .parquet files have no rows"),
     ],
@@ -223,7 +223,7 @@ def test_labels_that_are_no_class_numbers_are_refused(labels: Any, kind: Any, sa
 
 @pytest.mark.parametrize("names", [2, "ab", ["a", "a"], [None, "a"]], ids=str)
 def test_names_of_classes_that_are_none_are_refused(names: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="label: the ClassLabel feature in the metadata has"):
+    with pytest.raises(DataError, match="label: the metadata's ClassLabel feature has"):
         convert("hf-parquet", bare(tmp_path / "src", [0, 1], names=names), tmp_path / "out")
 
 

@@ -1,9 +1,9 @@
-"""Parquet files as Hugging Face exports them: `data/train-00000-of-0000N.parquet`, ... They are read where they lie.
+"""Parquet files as Hugging Face exports them: `data/train-00000-of-0000N.parquet`, ... They are read in place.
 
-Only `dataset.json` is written: into DST, listing the files by absolute path, or by relative path when DST is SRC
-itself. Images are struct{bytes, path} (the Image feature); labels are integers, their names come from the ClassLabel
-feature in the metadata of the files. Token ids are a list column; its name and the vocabulary have to be given. Files
-without rows are left out. Every value is checked as it will be when training reads it.
+Only `dataset.json` is written: into DST, listing the files by absolute path, or by relative path if DST is SRC itself.
+Images are struct{bytes, path} (the Image feature); labels are integers, with names from the ClassLabel feature in the
+files' metadata. Token ids are a list column; its name and the vocabulary are required. Files without rows are skipped.
+Every value is checked as it will be when training reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trainables.data.errors import DataError
 IMAGE_NAMES, LABEL_NAMES = ("image", "img", "jpg", "png"), ("label", "labels", "fine_label", "cls")
 TOKEN_NAMES = ("tokens", "input_ids")
 MOST_CLASSES = 1_000_000
-"""More classes than this are taken for a mistake where they have no names: the labels are some other number."""
+"""More classes than this, without names, are taken for a mistake: the labels are probably some other number."""
 AS_NUMBERS = "labels are class numbers, 0, 1, ..., as integers; the datasets library makes them: class_encode_column"
 
 
@@ -43,7 +43,7 @@ def hf_parquet(
     vocabulary: int = 0,
     in_place: bool = False,
 ) -> Converted:
-    """SRC: a folder of Parquet shards named by split. Columns are found by their usual names, or named by you."""
+    """SRC: a folder of Parquet shards named by split. Columns are found by their usual names, or given as options."""
     files, empty = _files(source)
     splits = {path: split_of(path.relative_to(source)) for path in files}
     train = [path for path in files if splits[path] == "train"]
@@ -70,7 +70,7 @@ def hf_parquet(
 
 
 def _files(source: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The Parquet files with rows, and a note about those without. Hidden files are not looked at."""
+    """The Parquet files with rows, and a note about those without. Hidden files are ignored."""
     found = [
         path
         for path in sorted(source.rglob("*.parquet"))
@@ -86,7 +86,7 @@ def _files(source: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def _check(whole: DataSet, shard: Shard) -> None:
-    """Read a shard as training does. Raises DataError for the first value that is not what it must be."""
+    """Read a shard as training does. Raises DataError for the first invalid value."""
     read = 0
     for group in shards.groups(whole, shard):
         read += len(group.columns["tokens"]) if whole.tokens else group.rows
@@ -115,7 +115,7 @@ def _tokens(files: list[Path], first: Path, column: str, vocabulary: int) -> Tok
 
 
 def _images(files: list[Path], train: list[Path], image: str, label: str) -> tuple[Images, tuple[str, ...]]:
-    """What the images are, and a note about class numbers that no training row has."""
+    """The description of the images, and a note about class numbers without a training row."""
     for path in files:
         for name in (image, label):
             _column(path, name)
@@ -126,14 +126,15 @@ def _images(files: list[Path], train: list[Path], image: str, label: str) -> tup
     if names is None:
         if max(trained) >= MOST_CLASSES:
             path = next(path for path in train if max(trained) in labels[path])
-            raise DataError(path, f"{max(trained)} is a label here, no class number; {AS_NUMBERS}", field=label)
+            more = f"{max(trained)} is a label here, which is not a class number; {AS_NUMBERS}"
+            raise DataError(path, more, field=label)
         names = [str(i) for i in range(max(trained) + 1)]
         if missing := [i for i in range(len(names)) if i not in trained]:
             shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
             notes = (f"{label}: no training row has {len(missing)} of the {len(names)} class numbers: {shown}",)
     found = describe_encoded(_sample(train, image), names)
     if len(names) < 2:
-        raise DataError(train[0], "every training row has the label 0; there have to be two classes", field=label)
+        raise DataError(train[0], "every training row has the label 0; at least two classes are needed", field=label)
     for path, numbers in labels.items():
         if max(numbers) >= len(names):
             more = f"the training split has {len(names)} classes (0 to {len(names) - 1})"
@@ -142,7 +143,7 @@ def _images(files: list[Path], train: list[Path], image: str, label: str) -> tup
 
 
 def _column(path: Path, name: str) -> Any:
-    """A column's field. Raises DataError where there is none, or two."""
+    """A column's field. Raises DataError if there is none, or two."""
     schema = _schema(path)
     if name not in schema.names:
         raise DataError(path, f"no such column; available: {', '.join(schema.names)}", field=name)
@@ -152,7 +153,7 @@ def _column(path: Path, name: str) -> Any:
 
 
 def _labels(path: Path, label: str) -> set[int]:
-    """The different labels of a shard. Raises DataError for labels that are no class numbers."""
+    """The distinct labels of a shard. Raises DataError for labels that are not class numbers."""
     column = pq.ParquetFile(path).read(columns=[label])[label]
     if not pa.types.is_integer(column.type):
         raise DataError(path, f"is {column.type}; {AS_NUMBERS}", field=label)
@@ -160,14 +161,14 @@ def _labels(path: Path, label: str) -> set[int]:
         raise DataError(path, f"{column.null_count} of {len(column)} rows have no label; leave them out", field=label)
     found = set(pc.unique(column).to_pylist())
     if min(found) < 0:
-        raise DataError(path, f"{min(found)} is no class number; leave out rows without a label", field=label)
+        raise DataError(path, f"{min(found)} is not a class number; leave out rows without a label", field=label)
     return found
 
 
 def _class_names(files: list[Path], label: str) -> list[str] | None:
-    """Names of the ClassLabel feature, from the metadata that the `datasets` library writes.
+    """Names of the ClassLabel feature, from the metadata written by the `datasets` library.
 
-    Raises DataError where they are no names, or not those of another file.
+    Raises DataError if they are not names, or differ from those of another file.
     """
     first: tuple[Path, list[str]] | None = None
     for path in files:
@@ -188,10 +189,10 @@ def _names(path: Path, label: str) -> list[str] | None:
         return None
     if names is None or names == []:
         return None
-    if isinstance(names, dict):  # older exports number them
+    if isinstance(names, dict):  # older exports have numbered names
         names = [names[key] for key in sorted(names, key=lambda k: int(re.sub(r"\D", "", k) or 0))]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
-        more = f"the ClassLabel feature in the metadata has {_short(names)} for names; a list of different texts is due"
+        more = f"the metadata's ClassLabel feature has {_short(names)} as names; expected distinct strings in a list"
         raise DataError(path, more, field=label)
     return names
 
@@ -202,7 +203,7 @@ def _short(value: object) -> str:
 
 
 def _sample(train: list[Path], column: str) -> list[tuple[str, bytes]]:
-    """About SAMPLE images from the first row group with rows of evenly many files."""
+    """About SAMPLE images from the first row group with rows of evenly spaced files."""
     share = max(1, SAMPLE // len(train))
     found: list[tuple[str, bytes]] = []
     for path in train[:: max(1, len(train) // SAMPLE)]:
@@ -225,4 +226,4 @@ def _metadata(path: Path) -> Any:
     try:
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(path, f"is no Parquet file: {error}") from None
+        raise DataError(path, f"is not a Parquet file: {error}") from None
