@@ -30,6 +30,7 @@ def explained(
     a_kind = _kind(value)
     if first["loc"][:1] == (SECTION,) and first["loc"][1:2] != ("stuck_after",) and kind != "extra_forbidden":
         value = _NotShown()
+    is_a = "is empty" if first["input"] is None else f"{value!r} is {a_kind}"
     if kind == "extra_forbidden":
         if root is SweepModel and (known := foreign.hint(path)):
             return where.error(path, f"unknown; it is {known}")
@@ -50,11 +51,11 @@ def explained(
     if kind == "finite_number":
         return where.error(path, f"{value} is not a finite number")
     if kind in ("dict_type", "model_type", "dataclass_type"):
-        return where.error(path, f"{value!r} is {a_kind}; expected keys with values, such as KEY: VALUE")
+        return where.error(path, f"{is_a}; expected keys with values, such as KEY: VALUE")
     if kind == "list_type":
-        return where.error(path, f"{value!r} is {a_kind}; expected a list, such as [{_written(value)}]")
+        return where.error(path, f"{is_a}; expected a list, such as [{_written(value)}]")
     if kind == "string_type":
-        return where.error(path, f"{value!r} is {a_kind}; expected text, put it in quotes")
+        return where.error(path, f"{is_a}; expected text, put it in quotes")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
 
@@ -104,4 +105,4 @@ def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
     words = {int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
-    return words.get(type(value), "nothing")
+    return words.get(type(value), "empty")

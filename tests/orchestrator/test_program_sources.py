@@ -31,6 +31,13 @@ def test_patterns(text: str, rows: list[dict[str, float]]) -> None:
     assert repr(list(sources.Pattern(f"loss {FLOAT}").line(text))) == repr(rows)
 
 
+def test_metrics_on_standard_error_are_pointed_out(tmp_path: Path) -> None:
+    """Where Python's logging writes unless it is told otherwise."""
+    given = sources.all_of([{"pattern": r"step (?P<step>\d+) loss (?P<loss>\S+)"}, {"csv": "x.csv"}], tmp_path, {})
+    assert "only standard output is searched" in sources.elsewhere(given, "INFO:root:step 1 loss 0.5\nbye\n")
+    assert sources.elsewhere(given, "INFO:root:step one\n") == ""
+
+
 def test_a_group_may_spell_a_slash() -> None:
     assert list(sources.Pattern(r"val (?P<loss__val>\S+)").line("val 2")) == [{"loss/val": 2.0}]
 

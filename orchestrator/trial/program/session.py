@@ -29,7 +29,7 @@ from orchestrator.trial.log_files import last_lines
 from orchestrator.trial.program import command, ending, source, sources
 from orchestrator.trial.program.channel import Channel, environment
 from orchestrator.trial.program.kept import Kept
-from orchestrator.trial.program.output import LONGEST_LINE
+from orchestrator.trial.program.output import LONGEST_LINE, tail
 from orchestrator.trial.program.points import Points
 from orchestrator.trial.program.process import Script
 from orchestrator.trial.program.proof import Shown
@@ -328,7 +328,8 @@ class ProgramSession:
         name, metric = self._task["program"], self.job.metric
         seen = sorted(self._points.metrics)
         told = f"it reported {', '.join(seen[:8])}" if seen else "it reported no metrics"
-        troubles = [*(one.trouble() for one in self._sources), self._cut()]
+        elsewhere = sources.elsewhere(self._sources, tail(self._folder, "stderr"))
+        troubles = [*(one.trouble() for one in self._sources), elsewhere, self._cut()]
         more = "; ".join(filter(None, [told, *troubles]))
         way = "make task.metrics find it, or report it with geosweep.trial().report(step, ...)"
         return (

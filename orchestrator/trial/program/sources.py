@@ -271,6 +271,13 @@ def _scalars(record: bytes) -> Iterator[Row]:
             yield {"step": float(event.step), value.tag: float(value.tensor.float_val[0])}
 
 
+def elsewhere(given: Sequence[Source], errors: str) -> str:
+    """What to do if the metrics are in `errors`, what was printed to standard error; empty if they are not."""
+    if not any(True for one in given for line in errors.splitlines() for _ in one.line(line)):
+        return ""
+    return "task.metrics matches what it printed to standard error, and only standard output is searched; send it there"
+
+
 def matching(pattern: str, folder: Path) -> list[Path]:
     """The paths matching a path with or without *, below `folder` unless it is absolute."""
     if not any(sign in pattern for sign in "*?["):
