@@ -9,7 +9,10 @@ environment; on other machines they are on `sys.path`, where the shipped code is
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -21,6 +24,8 @@ BESIDE = "GEOSWEEP_BESIDE"
 """Environment variable: folders of sweep files, the newest first."""
 INSTALLED = Path(__file__).parents[2]
 """The folder that holds our packages."""
+MOST = 200
+"""Modules of a folder that are looked into for a class."""
 OURS = ("geosweep", "optim_core", "orchestrator", "trainables")
 
 
@@ -94,3 +99,22 @@ def hidden(name: str) -> str:
             if path != os.path.abspath(file) and os.path.isfile(path):
                 return f"; {top} is {file}, so {path} is not looked at: call it something else"
     return ""
+
+
+def near(name: str) -> str:
+    """`; did you mean module:Class?` for the name of a class alone that a module beside the sweep file, or in the
+    current folder, has, or one that is spelled much like it. Nothing is imported.
+    """
+    if not name.isidentifier():
+        return ""
+    folders = [*os.environ.get(BESIDE, "").split(os.pathsep), os.getcwd()]
+    found: dict[str, str] = {}
+    for path in (
+        file for folder in dict.fromkeys(folders) if folder for file in sorted(Path(folder).glob("*.py"))[:MOST]
+    ):
+        with contextlib.suppress(OSError):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            for one in re.findall(r"^class (\w+)\b", text, re.MULTILINE):
+                found.setdefault(one, f"{path.stem}:{one}")
+    close = difflib.get_close_matches(name, found, n=1, cutoff=0.8)
+    return f"; did you mean {found[close[0]]}?" if close else ""

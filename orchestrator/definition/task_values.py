@@ -21,7 +21,7 @@ from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
 from orchestrator.definition.parts import TASK, in_section, section_of, split
-from orchestrator.definition.places import hidden
+from orchestrator.definition.places import hidden, near
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import Parameter, SpaceError, corners, ends_of, from_unit, satisfied
 from orchestrator.definition.yaml12 import Path
@@ -61,7 +61,10 @@ def lookup(model: SweepModel, where: Where) -> str:
     try:
         trainables.lookup(name)
     except KeyError as error:
-        raise where.error(("task", "name"), f"{error.args[0]}{hidden(name)}") from error.__cause__
+        said, meant = f"{error.args[0]}{hidden(name)}", near(name)
+        if meant and ("did you mean" not in said or meant.endswith(f":{name}?")):
+            said = f"no task {name!r}{meant}"
+        raise where.error(("task", "name"), said) from error.__cause__
     if wrong := _no_metrics(trainables.lookup(name).__dict__.get("METRICS")):
         raise where.error(("task", "name"), f"METRICS of {name} {wrong}")
     if missing := _missing(trainables.lookup(name)):

@@ -67,6 +67,15 @@ def test_one_whose_module_is_hidden_is_told(
         sweep_file.load(tmp_path / "fit.yaml")
 
 
+def test_a_class_alone_is_looked_for_beside_the_sweep_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOSWEEP_BESIDE", str(tmp_path))
+    (tmp_path / "shapes.py").write_text("raise RuntimeError\nclass Spirals: pass")
+    for name in ("Spirals", "Spiral"):
+        (tmp_path / "fit.yaml").write_text(sweep_text().replace("tests.tasks:Fit", name))
+        with pytest.raises(SpecError, match=rf"no task '{name}'; did you mean shapes:Spirals\?$"):
+            sweep_file.load(tmp_path / "fit.yaml")
+
+
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with its root, run from a folder beside it, then moved as a whole."""
