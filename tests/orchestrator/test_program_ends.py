@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +60,15 @@ def records(folder: SweepFolder) -> dict[str, TrialRecord]:
     return {one.trial_id: one for one in found if one is not None}
 
 
-def mentioning(text: str) -> list[str]:
-    """Command lines of living processes that hold the text."""
+def left_by(folder: SweepFolder) -> list[str]:
+    """Command lines of living processes that a trial of the sweep started."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
-            try:
-                words = Path(f"/proc/{name}/cmdline").read_bytes().decode().replace("\0", " ")
-            except OSError:
-                continue
-            if text in words:
-                found.append(words)
+            place = Path("/proc") / name
+            with suppress(OSError):
+                if f"GEOSWEEP_TRIAL_DIR={folder.path}/".encode() in place.joinpath("environ").read_bytes():
+                    found.append(place.joinpath("cmdline").read_text().replace("\0", " "))
     return found
 
 
@@ -133,9 +132,8 @@ def test_a_metric_that_is_not_finite_is_a_result(ended: dict[str, Result]) -> No
     assert ended["diverges"].value == 77
 
 
-def test_nothing_is_left(ended: dict[str, Result]) -> None:
-    assert not mentioning("left-by-strange")
-    assert not mentioning("strange.py")
+def test_nothing_is_left(strange: SweepFolder, ended: dict[str, Result]) -> None:
+    assert not left_by(strange)
     assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and killed"
 
 
