@@ -3,10 +3,10 @@
 How Tune's cost per trial is kept near 10 ms of CPU instead of seconds:
 
 - actors are reused (`reset_config`), so a trial pays for neither a process start nor imports;
-  the workers it has, and takes none back that is starting up;
+- Tune has one trial for each worker, not for each trial of the sweep: it holds 2 of them, not 10,000, keeps its
+  workers, and takes none back that is starting up;
 - the next trial is chosen while others run, and is handed over before the result of the last one is processed
-(`dispatcher`);
-  one (`dispatcher`);
+  (`dispatcher`);
 - Tune's own loggers, snapshots and checkpoints are off: the study and the trial folders are the source of truth.
 
 A worker that dies fails its Tune trial at once; the same job is then handed out again (for the limits see `ray_faults`)
