@@ -80,7 +80,10 @@ def test_version(call: Callable[..., Called]) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_cut_off_on_a_narrow_terminal(call: Callable[..., Called], tmp_path: Path) -> None:
+def test_nothing_is_cut_off_on_a_narrow_terminal(
+    call: Callable[..., Called], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     file = tmp_path / "fit.yaml"
     file.write_text(sweep_text(trials=1, confirm=6, method="random"))
     assert call("run", str(file), "--executor", "debug", "--no-tracking").code == 0
