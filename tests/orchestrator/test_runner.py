@@ -275,7 +275,7 @@ def test_find_by_prefix(tmp_path: Path) -> None:
     other, _ = run(tmp_path, name="other")
     assert find(tmp_path, "@last").sweep_id == other.sweep_id
     assert find(tmp_path, "fit").sweep_id == folder.sweep_id
-    with pytest.raises(NotFound, match="names no sweep; there is"):
+    with pytest.raises(NotFound, match="names no sweep; available"):
         find(tmp_path, "missing")
     for path in (folder.path, f"{folder.path}/", tmp_path / "fit"):
         assert find(tmp_path, str(path)).sweep_id == folder.sweep_id
