@@ -34,6 +34,7 @@ class Mine(Fit):
         place = Path("interrupt")
         if place.exists():
             place.unlink()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
             os.kill(os.getpid(), signal.SIGINT)
         return super().model(seed)
 """

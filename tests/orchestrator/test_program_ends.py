@@ -60,14 +60,13 @@ def records(folder: SweepFolder) -> dict[str, TrialRecord]:
     return {one.trial_id: one for one in found if one is not None}
 
 
-def left_by(folder: SweepFolder) -> list[str]:
-    """Command lines of living processes that a trial of the sweep started."""
+def mentioning(text: str, where: str = "cmdline") -> list[str]:
+    """Command lines of other living processes that hold the text in their command line, or `environ`."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            place = Path("/proc") / name
+    for place in Path("/proc").iterdir():
+        if place.name.isdigit() and int(place.name) != os.getpid():
             with suppress(OSError):
-                if f"GEOSWEEP_TRIAL_DIR={folder.path}/".encode() in place.joinpath("environ").read_bytes():
+                if text in place.joinpath(where).read_bytes().decode(errors="replace").replace("\0", " "):
                     found.append(place.joinpath("cmdline").read_text().replace("\0", " "))
     return found
 
@@ -133,7 +132,7 @@ def test_a_metric_that_is_not_finite_is_a_result(ended: dict[str, Result]) -> No
 
 
 def test_nothing_is_left(strange: SweepFolder, ended: dict[str, Result]) -> None:
-    assert not left_by(strange)
+    assert not mentioning(f"GEOSWEEP_TRIAL_DIR={strange.path}/", where="environ")
     assert ended["forks"].facts["left"] == "2 processes were left behind when it ended, and killed"
 
 
