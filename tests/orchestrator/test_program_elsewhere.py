@@ -50,10 +50,10 @@ def test_it_goes_on_on_another_machine(
         text = LISTENS
         spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
         folder = runner.open_folder(spec, text, tmp_path / "runs", runner.provenance())
-        configuration = Configuration(number=0, parameters={"lr": 0.05, "wait": 0.1}, state=ConfigurationState.RUNNING)
+        configuration = Configuration(number=0, parameters={"lr": 0.05, "wait": 0.2}, state=ConfigurationState.RUNNING)
         given = job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE)
     else:
-        given, _ = job(tmp_path / "runs", more=more, wait=0.25)
+        given, _ = job(tmp_path / "runs", more=more, wait=0.4)
     sweep = f"{store}://{bucket}{tmp_path}"
     given = replace(given, folder=f"{sweep}/trials/{given.trial_id}", stop_file=f"{sweep}/stop", checkpoint_s=0.0)
     there = Far(given.folder, tmp_path / "elsewhere")
@@ -63,16 +63,20 @@ def test_it_goes_on_on_another_machine(
         near(given.stop_file).parent.mkdir(parents=True, exist_ok=True)
         return ProgramSession(given)
 
+    def goes_on(session: ProgramSession) -> bool:
+        assert not session.advance().done, "on a busy machine it ended before it was lost"
+        return True
+
     def kept() -> list[str]:
         return [name for name in there.names() if name.startswith("checkpoint-")]
 
     monkeypatch.setattr("orchestrator.trial.program.kept.SETTLED_S", 0.1)
     lost = on("first")
-    assert until(lambda: lost.advance() and kept(), 60.0)
+    assert until(lambda: goes_on(lost) and kept(), 60.0)
     lost.close()
     drained = on("second")
     assert until(
-        lambda: drained.advance() and len(steps(near(given.folder, "work"))) > (2 if more == "three lines" else 12)
+        lambda: goes_on(drained) and len(steps(near(given.folder, "work"))) > (2 if more == "three lines" else 12)
     )
     near(given.stop_file).touch()
     while not (report := drained.advance()).done:
