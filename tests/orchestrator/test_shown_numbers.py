@@ -165,6 +165,8 @@ def test_a_section_for_latex_holds_every_figure_and_balances(others: Evidence, t
     for name in ("table", "tabular", "figure", "itemize"):
         assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}")
     assert text.count("\\toprule") == 2
+    assert text.count("height=0.75\\textheight,keepaspectratio") == len(figures), "none runs off its page"
+    assert not re.search(r"(?<![\w$])-\d", text), "no line ends between a minus and its number"
     assert not re.search(r"(?<!\\)[&#_%](?!.*\\\\)", text.split("\n", 1)[1].replace("{%\n", "{\n")), "unescaped"
     assert (tmp_path / "report.html").read_text().count("data:image/svg") == 0
 

@@ -36,11 +36,13 @@ def _lines(context: Mapping[str, Any], drawn: Iterable[Figure], caption: str, st
         yield "\\end{itemize}\n"
     yield _table(context["arms"], ARMS, caption, stamps)
     yield f"{latex(context['cut'])}\n"
-    yield _table(context["pairs"], PAIRS, f"Comparisons: {caption}", stamps)
+    pairs = [{**row, "A is": str(row["A is"]).partition(" (")[0]} for row in context["pairs"]]  # the list says why
+    yield _table(pairs, PAIRS, f"Comparisons: {caption}", stamps)
     yield from (f"{latex(note)}\n" for note in context["notes"])
     for figure in drawn:
         yield "\\begin{figure}[htbp]\n  \\centering"
-        yield f"  \\includegraphics[width=\\linewidth]{{\\geosweeppath/figures/{figure.name}.pdf}}"
+        size = "width=\\linewidth,height=0.75\\textheight,keepaspectratio"
+        yield f"  \\includegraphics[{size}]{{\\geosweeppath/figures/{figure.name}.pdf}}"
         yield f"  \\caption{{{latex(figure.caption)}}}\n  \\label{{fig:{context['sweep_id']}:{figure.name}}}"
         yield "\\end{figure}\n"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -275,8 +276,8 @@ def as_latex(rows: Sequence[Row], caption: str, stamps: Sequence[str] = ()) -> s
 
 
 def latex(text: object) -> str:
-    """Text for LaTeX: escapes special characters and replaces our symbols."""
-    return str(text).translate(LATEX)
+    """Text for LaTeX: escapes special characters, replaces our symbols, and keeps a minus with its number."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "$-$", str(text).translate(LATEX))
 
 
 def _mean(found: Sequence[float], bounds: tuple[float, float]) -> str:
