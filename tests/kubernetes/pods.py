@@ -22,7 +22,7 @@ mount -t tmpfs tmpfs /tmp && mkdir -m 1777 /tmp/ray && mount -t tmpfs -o size=2g
 for place in $POD_IMAGE; do mkdir -p "/tmp/$place" && mount --bind "/mnt/$place" "/tmp/$place"; done
 umount /mnt
 printf '%s' "$POD_HOSTS" >/tmp/hosts && mount --bind /tmp/hosts /etc/hosts
-printf '%s' "$POD_FILE" >/tmp/sweep.yaml && cd /tmp && exec "$@"
+mkdir /tmp/own && printf '%s' "$POD_FILE" >/tmp/own/sweep.yaml && cd /tmp/own && exec "$@"
 """
 
 BELOW_TMP = [str(place)[len("/tmp/") :] for place in (REPOSITORY, Path(sys.prefix)) if str(place).startswith("/tmp/")]
@@ -60,7 +60,7 @@ class Cluster:
         return f"{self._prefix}.{number}"
 
     def pod(self, number: int, command: Sequence[str], environment: Mapping[str, str], **files: str) -> Pod:
-        """Start a Pod on a host. `hosts` is its /etc/hosts, `file` what /tmp/sweep.yaml holds."""
+        """Start a Pod on a host. `hosts` is its /etc/hosts, `file` what /tmp/own/sweep.yaml holds."""
         inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc", "bash", "-ec", START, "_"]
         given = {
             **environment,

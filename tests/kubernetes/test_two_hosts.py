@@ -133,7 +133,7 @@ class RayCluster:
         return self.worker
 
     def submit(self) -> subprocess.Popen[str]:
-        line = submit_line(self._job, self._attempt, self.address, {f"{MOUNT}/sweep.yaml": "/tmp/sweep.yaml"})
+        line = submit_line(self._job, self._attempt, self.address, {f"{MOUNT}/sweep.yaml": "/tmp/own/sweep.yaml"})
         return subprocess.Popen(
             ["sh", "-c", line], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -227,7 +227,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
 ) -> None:
     first = RayCluster(services, "hosts-1")
     wait("both hosts", lambda: first.nodes() == 2, 60)
-    assert "--root s3://BUCKET/FOLDER" in first.run("geosweep run /tmp/sweep.yaml --root /tmp/runs --address auto")
+    assert "--root s3://BUCKET/FOLDER" in first.run("geosweep run /tmp/own/sweep.yaml --root /tmp/runs --address auto")
     wait("two trials under way", lambda: len(under_way(0.0)) == 2, 120)
     kills = [Kill(first.worker.kill)]
     first.start_worker()
