@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.kubernetes.profiles import tracking
 from orchestrator.protocol import lint as fairness
-from tests.kubernetes.api_server import JOBS, ApiServer, serving
+from tests.kubernetes.api_server import JOBS, ApiServer
 from tests.orchestrator.command import REPOSITORY, environment, fresh
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import postgres_server, s3_server
@@ -29,13 +29,10 @@ def studies() -> Iterator[str]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    made = ApiServer()
-    monkeypatch.setattr("orchestrator.cli.follow.LOOK_S", 0.2)
-    with serving(made) as address:
-        monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig(tmp_path / "kubeconfig", address)))
-        monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "laptop"))
-        yield made
+def server(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiServer:
+    """The same, asked from a laptop with a scratch folder of its own."""
+    monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "laptop"))
+    return server
 
 
 def played(server: ApiServer, file: Path, studies: str, place: Path) -> None:
