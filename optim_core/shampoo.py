@@ -32,7 +32,7 @@ from optim_core.layerwise import LayerWise
 from optim_core.ranges import check_positive, check_share
 from optim_core.registry import register
 from optim_core.rotations.decompose import robust
-from optim_core.soap import average_grams, rotated_axes, transformed
+from optim_core.soap import average_grams, rotated_axes, transformed, whole_gram
 from optim_core.turned import FAILURES
 
 GRAFTING = ("adam", "sgd", "none")
@@ -138,7 +138,7 @@ class Shampoo(Betas, LayerWise):
         power = partial(_power, exponent=-1 / (2 * max(order, 1)), epsilon=group["epsilon"])
         for k in axes:
             gram = state.get(f"gram_{k}")
-            found = None if gram is None else robust(power, gram / correction)
+            found = None if gram is None else robust(power, whole_gram(gram) / correction)
             if found is None:
                 group[FAILURES] = group.get(FAILURES, 0) + 1
             else:

@@ -24,7 +24,7 @@ half as much, a refresh about 3 d_k^3 per axis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +40,8 @@ from optim_core.rotations.decompose import eigenvectors, power_step, robust
 from optim_core.turned import FAILURES
 
 Bases = Sequence[Tensor | None]
+BLOCK = 160
+"""Rows of a Gram matrix that are multiplied at once: large enough for the full rate of a matrix product."""
 
 
 @register("soap")
@@ -133,14 +135,39 @@ def gram_of(tensor: Tensor, axis: int) -> Tensor:
 def average_grams(state: dict[str, Any], gradient: Tensor, axes: Sequence[int], decay: float) -> None:
     """Update L_k of the axes in `state`, with weight 1 - decay, or add if decay is 1."""
     for k in axes:
-        gram = gram_of(gradient, k)
+        unfolded = gradient.movedim(k, 0).reshape(gradient.shape[k], -1)
         if f"gram_{k}" not in state:
-            state[f"gram_{k}"] = torch.zeros_like(gram)
-        average = state[f"gram_{k}"]
+            state[f"gram_{k}"] = unfolded.new_zeros(len(unfolded), len(unfolded))
+        _average_gram(state[f"gram_{k}"], unfolded, decay)
+
+
+def _average_gram(average: Tensor, x: Tensor, decay: float) -> None:
+    """Average x x^T into a symmetric matrix [d, d] in place.
+
+    On a CPU only the blocks on and below the diagonal, which saves up to half of the product, until `whole_gram` reads
+    it; elsewhere the launches of many small kernels would cost more than they save.
+    """
+    for rows, until in _block_rows(average):
+        block, product = average[rows, :until], x[rows] @ x[:until].T
         if decay == 1:
-            average.add_(gram)
+            block.add_(product)
         else:
-            average.lerp_(gram, 1 - decay)
+            block.lerp_(product, 1 - decay)
+
+
+def whole_gram(average: Tensor) -> Tensor:
+    """The average with the blocks above its diagonal filled in from those below, in place."""
+    for rows, _ in _block_rows(average):
+        average[: rows.start, rows] = average[rows, : rows.start].T
+    return average
+
+
+def _block_rows(square: Tensor) -> Iterator[tuple[slice, int]]:
+    """(rows, end of the columns up to the diagonal's block) of each row of blocks."""
+    size = BLOCK if square.device.type == "cpu" else max(len(square), 1)
+    for start in range(0, len(square), size):
+        end = min(start + size, len(square))
+        yield slice(start, end), end
 
 
 def transformed(tensor: Tensor, matrices: Bases) -> Tensor:
@@ -152,6 +179,8 @@ def transformed(tensor: Tensor, matrices: Bases) -> Tensor:
 
 
 def _along(tensor: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    if tensor.ndim == 2:  # a contiguous result: what follows is elementwise
+        return matrix.to(tensor) @ tensor if axis == 0 else tensor @ matrix.to(tensor).T
     found: Tensor = torch.tensordot(matrix.to(tensor), tensor, dims=([1], [axis]))
     return found.movedim(0, axis)
 
@@ -171,7 +200,7 @@ def _refresh(state: dict[str, Any], axis: int) -> bool:
     gram, old = state.get(f"gram_{axis}"), state.get(f"basis_{axis}")
     if gram is None:
         return False
-    found = robust(eigenvectors if old is None else lambda g: power_step(g, old), gram)
+    found = robust(eigenvectors if old is None else lambda g: power_step(g, old), whole_gram(gram))
     if found is None:
         return False
     if old is not None:

@@ -35,7 +35,7 @@ from optim_core.ranges import check_not_negative, check_share
 from optim_core.registry import register
 from optim_core.rotations.decompose import eigenvectors, robust
 from optim_core.rotations.layout import widened
-from optim_core.soap import average_grams, rotated_axes, transformed
+from optim_core.soap import average_grams, rotated_axes, transformed, whole_gram
 from optim_core.turned import FAILURES
 
 
@@ -126,7 +126,7 @@ class SPlus(Betas, LayerWise):
         average_grams(state, gradient, axes, beta2)
         if state["step"] == 1 or state["step"] % group["precondition_frequency"] == 0:
             for k in axes:
-                found = robust(eigenvectors, state[f"gram_{k}"])
+                found = robust(eigenvectors, whole_gram(state[f"gram_{k}"]))
                 if found is None:
                     group[FAILURES] = group.get(FAILURES, 0) + 1
                 else:

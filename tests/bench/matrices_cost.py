@@ -4,7 +4,7 @@
 
 Steps between refreshes, along a gradient that is there already, so that nothing else is in the figure: medians of
 process CPU seconds on one thread, which other processes do not disturb. The bound is the FLOPs of the products that the
-formula has, at the rate of a matrix product measured in the same run; elementwise passes come on top. An iteration is
+formula has, at the rate of a matrix product measured beside the arm; elementwise passes come on top. An iteration is
 the gradient at 512 tokens and the step, over the gradient and a step of SGD: it falls with the number of tokens, since
 the step's share does not grow with them. Rivals' SOAP (extra `compare`) stands beside ours, at the same time. State is
 bytes over those of the parameters; `of two` is the larger share of
@@ -124,6 +124,7 @@ def main() -> None:
     for arm, values in ARMS.items():
         step, state, share = seconds_of(bench, arm, values, options.iterations)
         moved = hidden if issubclass(optim_core.lookup(arm.split(",")[0]), HiddenMatrices) else matrices
+        rate = flops_per_second(bench, torch.device("cpu"))  # beside the arm: it drifts on a shared machine
         bound = sum(flops(arm, *p.shape) for p in moved) / rate
         whole = (base_gradient + step) / base
         print(f"{arm:28}{step:10.4f}{bound:10.4f}{step / bound:8.2f}{whole:11.2f}{state:8.2f}{share:8.2f}", flush=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
+from optim_core.soap import average_grams, whole_gram
 from tests.contracts.optimizer_contract import Run
 from tests.contracts.rotation_contract import flat
 from tests.golden.agreement.matrices.problem import Tensors, draw
@@ -115,3 +116,22 @@ def test_kl_shampoo_keeps_a_basis_that_cannot_be_computed_anew_and_counts_it() -
     for bad in ({"initial_eigenvalue": 0}, {"max_inverse_root": -1.0}, {"max_precond_dim": -1}, {"shampoo_beta": 2.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             optim_core.build("kl_shampoo", nn.Linear(2, 2), **bad)
+
+
+@pytest.mark.parametrize("decay", [0.9, 1.0])
+@pytest.mark.parametrize("size", [1, 160, 161, 350])
+def test_averages_of_gram_matrices_are_those_of_the_whole_product(size: int, decay: float) -> None:
+    """Also where only the blocks up to the diagonal are multiplied."""
+    state: dict[str, Tensor] = {}
+    wanted = [torch.zeros(size, size, dtype=torch.float64), torch.zeros(7, 7, dtype=torch.float64)]
+    for seed in range(3):
+        g = torch.randn(size, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        average_grams(state, g, [0, 1], decay)
+        weight = 1.0 if decay == 1 else 1 - decay
+        wanted = [decay * old + weight * new for old, new in zip(wanted, (g @ g.T, g.T @ g), strict=True)]
+        if seed == 1:
+            whole_gram(state["gram_0"])  # read in between, as by a refresh
+    for k in (0, 1):
+        found = whole_gram(state[f"gram_{k}"])
+        torch.testing.assert_close(found, wanted[k], rtol=1e-13, atol=1e-13)
+        assert torch.equal(found, found.T)
