@@ -103,7 +103,8 @@ class Soap(Betas, LayerWise):
             bases = [state.get(f"basis_{k}") for k in range(gradient.ndim)]
             state["step"] += 1
             rotated = transformed(gradient, [None if basis is None else basis.T for basis in bases])
-            p.sub_(transformed(_adam(group, state, rotated), bases).to(p.dtype))
+            direction, length = _adam(group, state, rotated)
+            p.sub_(transformed(direction, bases).to(p.dtype), alpha=length)
             p.mul_(1 - group["lr"] * group["weight_decay"])
         self._learn(group, state, gradient, axes)
         if "step" not in state and all(f"basis_{k}" in state for k in axes):
@@ -185,14 +186,13 @@ def _along(tensor: Tensor, matrix: Tensor, axis: int) -> Tensor:
     return found.movedim(0, axis)
 
 
-def _adam(group: dict[str, Any], state: dict[str, Any], h: Tensor) -> Tensor:
-    """Update the moments by h; lr m / (sqrt(v) + eps) with the bias corrections in lr."""
+def _adam(group: dict[str, Any], state: dict[str, Any], h: Tensor) -> tuple[Tensor, float]:
+    """Update the moments by h; (m / (sqrt(v) + eps), lr with both bias corrections)."""
     beta1, beta2 = group["betas"]
     state["exp_avg"].lerp_(h, 1 - beta1)
     state["exp_avg_sq"].mul_(beta2).addcmul_(h, h, value=1 - beta2)
-    size = group["lr"] * (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
-    move: Tensor = state["exp_avg"] / state["exp_avg_sq"].sqrt().add_(group["eps"]) * size
-    return move
+    length = group["lr"] * (1 - beta2 ** state["step"]) ** 0.5 / (1 - beta1 ** state["step"])
+    return state["exp_avg"] / state["exp_avg_sq"].sqrt().add_(group["eps"]), length
 
 
 def _refresh(state: dict[str, Any], axis: int) -> bool:

@@ -53,8 +53,11 @@ def flops(arm: str, m: int, n: int) -> float:
     return passes * float(m * n * (m + n)) + (2.0 * (m**3 + n**3) if arm.endswith("learning") else 0.0)
 
 
-def seconds_of(bench: Bench, arm: str, values: dict[str, Any], rounds: int) -> tuple[float, float, float]:
-    """(CPU seconds of a step, state over parameters, the larger share of two owners)."""
+def seconds_of(bench: Bench, arm: str, values: dict[str, Any], rounds: int) -> tuple[float, float, float, float]:
+    """(CPU seconds of a step, FLOP/s of a matrix product, state over parameters, the larger share of two owners).
+
+    Steps and products take turns, since the rate of a shared machine drifts.
+    """
     model = bench.model()
     optimizer: Any = optim_core.build(arm.split(",")[0], model, lr=1e-4, **values)
     bench.closure(model)()
@@ -65,7 +68,8 @@ def seconds_of(bench: Bench, arm: str, values: dict[str, Any], rounds: int) -> t
             p.grad = g
         return torch.zeros(())
 
-    steps = [bench.seconds(lambda: optimizer.step(closure)) for _ in range(rounds + 2)][2:]
+    turns = [(bench.seconds(lambda: optimizer.step(closure)), flops_per_second(bench, torch.device("cpu")))
+             for _ in range(rounds + 2)][2:]  # fmt: skip
     sizes = {p: sum(v.numel() * v.element_size() for v in s.values() if isinstance(v, Tensor))
              for p, s in optimizer.state.items()}  # fmt: skip
     whole = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -74,7 +78,8 @@ def seconds_of(bench: Bench, arm: str, values: dict[str, Any], rounds: int) -> t
         owner = loads.index(min(loads))
         loads[owner] += p.numel()
         shares[owner] += sizes[p]
-    return statistics.median(steps), sum(sizes.values()) / whole, max(shares) / whole
+    step, rate = (statistics.median(column) for column in zip(*turns, strict=True))
+    return step, rate, sum(sizes.values()) / whole, max(shares) / whole
 
 
 def rival_seconds(bench: Bench, package: str, rounds: int) -> float | None:
@@ -122,9 +127,8 @@ def main() -> None:
     matrices = [p for p in model.parameters() if p.ndim == 2]
     hidden = [p for p in hidden_matrices(model) if p.ndim == 2]
     for arm, values in ARMS.items():
-        step, state, share = seconds_of(bench, arm, values, options.iterations)
+        step, rate, state, share = seconds_of(bench, arm, values, options.iterations)
         moved = hidden if issubclass(optim_core.lookup(arm.split(",")[0]), HiddenMatrices) else matrices
-        rate = flops_per_second(bench, torch.device("cpu"))  # beside the arm: it drifts on a shared machine
         bound = sum(flops(arm, *p.shape) for p in moved) / rate
         whole = (base_gradient + step) / base
         print(f"{arm:28}{step:10.4f}{bound:10.4f}{step / bound:8.2f}{whole:11.2f}{state:8.2f}{share:8.2f}", flush=True)
