@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.bench import bytecode
+
 LIMITS = {"--help": 1.0, "validate": 1.0, "status": 1.0, "best": 1.0, "list": 1.0, "compare": 2.0, "report": 5.0}
 """Verb -> the CPU seconds that it may take."""
 SMALL = ("budget.per_trial=60", "budget.trials_per_arm=4", "seeds.studies=3", "seeds.confirm=6")
@@ -56,6 +58,7 @@ def main() -> None:
     asked.add_argument("--times", type=int, default=TIMES)
     asked.add_argument("--write", action="store_true", help=f"also into {RESULTS.name}")
     given = asked.parse_args()
+    bytecode.ensure()
     with tempfile.TemporaryDirectory() as place:
         root = given.root or Path(place)
         if given.root is None:

@@ -26,6 +26,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import bytecode
+
 PR_SET_CHILD_SUBREAPER = 36
 
 YAML = """
@@ -213,6 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     s, n = str(options.seconds), str(options.trials)
     os.environ["PYTHONPATH"] = os.getcwd()
+    bytecode.ensure()
     runners = {
         "geosweep (Tune, Optuna, MLflow)": lambda: ours(options.seconds, options.trials),
         "joblib/loky": lambda: stock(LOKY, s, n, options.load),
