@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import tune
+
+_collects = gc.isenabled()
+gc.disable()  # as in `setup`: this import is the first half of what a worker imports
+from ray import tune  # noqa: E402
+
+if _collects:
+    gc.enable()
 
 if TYPE_CHECKING:
     from orchestrator.executors.ray_worker_group import RayWorkerGroup

@@ -40,7 +40,7 @@ from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
-LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 5.0, 0.15, 0.5, 1e9
+LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 5.0, 0.05, 0.5, 1e9
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
