@@ -26,7 +26,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtr
 
 from orchestrator.statistics.intervals import Array, all_equal, share_interval
 
@@ -79,6 +78,8 @@ def beyond(d: Array, margin: float) -> Array | None:
 
 def equivalence(d: Array, margin: float) -> float:
     """The p of the null that the true mean lies outside -+ margin, as above; in [0, 1]."""
+    from scipy.special import stdtr
+
     mean, se = float(d.mean()), standard_deviation(d) / math.sqrt(len(d))
     if all_equal(d):
         return 0.0 if abs(mean) <= margin else 1.0

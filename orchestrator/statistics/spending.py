@@ -19,8 +19,6 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from scipy.special import ndtr
-
 from orchestrator.statistics.significance import EXACT_UP_TO
 
 LARGEST = 38.0
@@ -38,6 +36,7 @@ def level(share: float, look: int) -> float:
     if look == 1 or share <= 0:
         return max(share, 0.0)
     from scipy.optimize import brentq  # a fifth of a second, which a first look need not wait for
+    from scipy.special import ndtr
 
     def excess(z: float) -> float:
         return float(ndtr(-z)) + math.exp(-z * z / 2) / 4 - share / 2
