@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from orchestrator.storage import disk
+
 Contents = Mapping[Path, str | bytes]
 """File -> its content; text is written as UTF-8."""
 
@@ -21,10 +23,12 @@ def write(contents: Contents, *, outdated: Iterable[Path] = (), durable: bool = 
     written: dict[Path, Path] = {}
     try:
         for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with disk.named(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
             place = path.resolve() if path.is_symlink() else path
             written[place] = _beside(place)
-            _fill(written[place], content, place, durable=durable)
+            with disk.named(place.parent):
+                _fill(written[place], content, place, durable=durable)
         for place, temporary in written.items():
             if temporary != place:
                 temporary.replace(place)
