@@ -8,6 +8,7 @@ The page is self-contained: figures are embedded and nothing is loaded. report/ 
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,15 @@ def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = F
         document, refused = None, str(reason)
     stamps = document["exploratory"] if document else seal.stamps(evidence.folder)
     drawn: dict[str, list[Figure]] = {key: [] for key in SECTIONS}
-    for one in all_figures(evidence):
-        content = png(one.figure)
-        files[to / "figures" / f"{one.name}.png"] = content
-        if vector or paper:
-            files |= vectors.drawn(one.figure, to / "figures" / one.name)
-        embedded = base64.b64encode(content).decode()
-        drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box, in a script without a font
+        for one in all_figures(evidence):
+            content = png(one.figure)
+            files[to / "figures" / f"{one.name}.png"] = content
+            if vector or paper:
+                files |= vectors.drawn(one.figure, to / "figures" / one.name)
+            embedded = base64.b64encode(content).decode()
+            drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
     written = {"arms": tables.arms(evidence), "tuning": tables.tuning(evidence)}
     if document:
         written |= {"pairs": tables.pairs(document), "noise": tables.noise(document)}
