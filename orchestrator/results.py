@@ -202,6 +202,11 @@ def _as_found(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, **more, "value": None if gone else row["value"]}
 
 
+def value_words(value: float | None) -> str:
+    """The value of a `best` entry with four digits; `diverged` where there is none."""
+    return "diverged" if value is None else f"{value:.4g}"
+
+
 def infeasible(folder: SweepFolder) -> list[str]:
     """For people: how many configurations violate the outcome constraints, and studies in which all do."""
     return list(feasible.sentences(folder, ended_trials(folder)))

@@ -52,10 +52,14 @@ def _beside(place: Path) -> Path:
 def _fill(temporary: Path, content: str | bytes, place: Path, *, durable: bool) -> None:
     if place.is_dir():
         raise IsADirectoryError(21, "is a folder", str(place))
-    with temporary.open("wb") as out:
-        out.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            out.flush()
-            os.fsync(out.fileno())
+    try:
+        with temporary.open("wb") as out:
+            out.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+    except OSError as error:
+        error.filename = str(place)  # the name that the user knows
+        raise
     if temporary != place and place.exists():
         shutil.copymode(place, temporary)

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import pytest
 from rich.console import Console
 
+import geosweep
 from orchestrator import display, results, runner
+from orchestrator.cli import watch
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report import numbers, tables
@@ -74,6 +76,8 @@ def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
 
 def _no_number_is_made_up(definition: Spec, folder: SweepFolder, evidence: Evidence, pair: dict[str, Any]) -> None:
     """An arm whose trials all diverged has no estimate: not in tables, not in sentences, not in MLflow."""
+    assert watch.line(watch.snapshot(folder)).count("best diverged") == 1
+    assert list(geosweep.load(folder.sweep_id, root=folder.root).best().index) == ["steady", "wild"]
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(display.arms_table(definition, folder))
     wild = [line for line in console.export_text().splitlines() if "wild" in line]

@@ -50,9 +50,10 @@ BEYOND: dict[str, str] = {
         constraints_nobody_obeys grad_evals_below_confirm grid_larger_than_trials grid_over_a_range grid_too_large
         group_range_reversed min_above_max more_evaluations_than_gradients name_given_twice no_rung_before_the_end
         objective_is_the_metric outcome_twice pbt_of_two pbt_with_tpe prior_in_a_grid prior_no_value prior_outside
-        processes_share_a_gpu program_no_group_of_it program_seeds_too_many seed_twice q_too_wide requirement_twice
+        processes_share_a_gpu program_no_group_of_it program_seed_twice q_too_wide requirement_twice
         schedule_backwards schedule_corner_backwards schedule_range_reversed seeds_overlap steps_below_the_evaluations
         steps_in_a_population steps_limit_below_confirm studies_deal_unevenly studies_lists_of_other_number
+        seeds_too_many
         studies_seed_of_two_stages task_fixed_and_searched tokens_below_a_step training_fixed_and_searched
         training_warmup_beyond_budget training_warmup_too_long twin_name_taken when_circle when_missing_parent
     """,

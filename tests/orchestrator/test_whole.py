@@ -40,3 +40,9 @@ def test_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="taken"):
         whole.write({tmp_path / "taken": "x"})
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_an_error_names_the_file_and_not_its_temporary(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        whole.write({tmp_path / ("x" * 300): "x"})
+    assert Path(caught.value.filename).name == "x" * 300
