@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,7 +97,7 @@ class Sweep:
                 }
             )
         columns = ["arm", "value", "n", "stage", "trial_id"]
-        rows.sort(key=lambda row: document["goal"].loss(row["value"]))
+        rows.sort(key=lambda row: math.inf if row["value"] is None else document["goal"].loss(row["value"]))
         return pd.DataFrame(rows, columns=columns if not rows else None).convert_dtypes().set_index("arm")
 
     def compare(self, baseline: str | None = None, *, metric: str = "", margin: float | None = None) -> Comparison:

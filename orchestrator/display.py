@@ -127,7 +127,7 @@ def _progress(conductor: SweepConductor, name: str) -> Progress:
         planned=sum(arm.planned for arm in studies),
         studies=len(studies),
         finished=sum(not found["waiting"] + found["running"] for found in each),
-        best=conductor.spec.metric.goal.best(best) if best else None,
+        best=conductor.spec.metric.goal.best(best) if best and (counts["done"] or counts["pruned"]) else None,
     )
 
 
@@ -236,7 +236,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     for name in (unit if several else "n", each_trial, "spent in all"):
         table.add_column(name, justify="right")
     ended = counted(results.ended_trials(folder))
-    goal = Goal(task.METRICS[spec.report_metric].goal)
+    goal, gone = Goal(task.METRICS[spec.report_metric].goal), results.diverged(ended)
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)
@@ -248,7 +248,9 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         each = [t.result.grad_evals for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         cost = f"{sum(each) / len(each):,.0f}" if each else "-"
         cells = [
-            _mean(values[metric].get(arm, []), bounds[metric], short=metric not in (metrics[0], spec.metric.name))
+            "all diverged"
+            if arm in gone
+            else _mean(values[metric].get(arm, []), bounds[metric], short=metric not in (metrics[0], spec.metric.name))
             for metric in metrics
         ]
         table.add_row(arm, *cells, str(len(values[metrics[0]].get(arm, []))), cost, f"{sum(spent):,.0f}")
@@ -260,7 +262,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
         table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
     best = results.best(folder)["arms"]
     broke = [Text(said) for said in results.infeasible(folder)]
-    return Group(table, *(_winner(arm, best.get(arm)) for arm in ranked), *broke)
+    return Group(table, *(_winner(arm, best.get(arm), gone.get(arm, "")) for arm in ranked), *broke)
 
 
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
@@ -290,7 +292,7 @@ def _mean(found: list[float], bounds: tuple[float, float], *, short: bool) -> st
     return f"{s.mean:{style}} [{s.lo:{style}}, {s.hi:{style}}]"
 
 
-def _winner(arm: str, best: Mapping[str, Any] | None) -> Text:
+def _winner(arm: str, best: Mapping[str, Any] | None, gone: str) -> Text:
     if best is None:
         return Text(f"{arm}: no configuration to choose")
-    return Text(f"{arm}: {chosen_words(best)}")
+    return Text(f"{arm}: {'; '.join(filter(None, (chosen_words(best), gone)))}")

@@ -60,7 +60,7 @@ def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
     counts = list(status["arms"].values())
     total = {state: sum(one[state] for one in counts) for state in ("done", "pruned", "diverged", "failed")}
     trials = ", ".join(f"{n} {state}" for state, n in total.items() if n or state == "done")
-    arms = ", ".join(f"{arm} {row['value']:.4g}" for arm, row in best["arms"].items())
+    arms = ", ".join(f"{arm} {results.value_words(row['value'])}" for arm, row in best["arms"].items())
     how = "done" if outcome.state is SweepState.DONE else "ended by its budget"
     text = f"{how} after {clock(status['seconds'])}: {trials}; {best['metric']}: {arms or 'no result'}"
     found.end("done", text, state=str(outcome.state), trials=total, seconds=status["seconds"])

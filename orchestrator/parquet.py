@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.protocol import feasible, seal
 from orchestrator.results import ended_trials
-from orchestrator.storage import typed_column
+from orchestrator.storage import typed_column, whole
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.counted import counted
@@ -130,10 +130,9 @@ def export(folder: SweepFolder, to: Path) -> list[Path]:
 
 def write(named: Mapping[str, pa.Table], to: Path) -> list[Path]:
     """Write the tables as Parquet into the folder `to`; returns their paths."""
-    to.mkdir(parents=True, exist_ok=True)
-    written = []
+    contents = {}
     for name, table in named.items():
-        temporary = to / f".{name}.parquet"
-        pq.write_table(table, temporary)
-        written.append(temporary.replace(to / f"{name}.parquet"))
-    return written
+        out = pa.BufferOutputStream()
+        pq.write_table(table, out)
+        contents[to / f"{name}.parquet"] = out.getvalue()
+    return whole.write(contents)

@@ -32,6 +32,24 @@ def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
     return [replace(one, job=replace(one.job, folder=folder.address(one.trial_id))) for one in found]
 
 
+def diverged(trials: Iterable[TrialRecord]) -> dict[str, str]:
+    """Arm -> words, for each arm without any value of its own: its confirm trials, or without any its tune trials, all
+    diverged.
+    """
+    found: dict[str, dict[Stage, list[bool]]] = {}
+    for one in trials:
+        if one.result.state.is_trained:
+            stages = found.setdefault(one.job.arm, {})
+            stages.setdefault(one.job.stage, []).append(one.result.state is State.DIVERGED)
+    words = {}
+    for arm, stages in found.items():
+        if all(gone for each in stages.values() for gone in each):
+            words[arm] = "all its trials diverged"
+        elif all(stages.get(Stage.CONFIRM, [False])):
+            words[arm] = "all its confirm trials diverged"
+    return words
+
+
 def unread(trials: Iterable[TrialRecord]) -> list[str]:
     """A sentence for each arm that a script was given parameters of which it looked at in no trial."""
     found: dict[str, set[str]] = {}
@@ -122,22 +140,26 @@ def tuned(folder: SweepFolder) -> dict[str, str]:
 def best(folder: SweepFolder) -> dict[str, Any]:
     """The `best` document: each arm's best configuration, with the mean over confirm seeds once there are any.
 
+    `diverged` counts the trials of a row that did, if any; where all did, its value is None.
+
     Over several studies, `studies` has the result of each; the arm's value is their mean, and its configuration is from
     the study with the best search result, not from the one with the best confirm trials.
     """
     resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
-    rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float]]] = {}
+    rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float, bool]]] = {}
     ended = counted(ended_trials(folder))
     broke = feasible.breaches(folder, ended)
     trained = [(t, t.result.value) for t in ended if t.result.value is not None]
     gone = [t.result.state is State.DIVERGED for t, _ in trained]
-    for (t, _), judged in zip(trained, goal.demoted([value for _, value in trained], gone), strict=True):
-        rows.setdefault((t.job.arm, t.job.study, t.job.stage, t.job.configuration), []).append((t.job, judged))
+    judged = goal.demoted([value for _, value in trained], gone)
+    for (t, _), value, lost in zip(trained, judged, gone, strict=True):
+        rows.setdefault((t.job.arm, t.job.study, t.job.stage, t.job.configuration), []).append((t.job, value, lost))
     studies: dict[str, dict[int, dict[str, Any]]] = {}
     tuned: dict[tuple[str, int], float] = {}
     for (arm, study, stage, _), found in rows.items():
-        job, value = found[0][0], sum(value for _, value in found) / len(found)
+        job, value = found[0][0], sum(value for _, value, _ in found) / len(found)
+        diverging = sum(lost for _, _, lost in found)
         if stage is Stage.TUNE and broke.get((arm, study, job.configuration)):
             continue
         if stage is Stage.TUNE:
@@ -154,6 +176,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
                 "trial_id": job.trial_id,
                 "stage": stage,
                 "seeds": len(found),
+                **({"diverged": diverging} if diverging else {}),
             }
     several = _studies(folder) > 1
     arms = {arm: _over_studies(arm, found, tuned, goal) if several else found[1] for arm, found in studies.items()}
@@ -162,10 +185,26 @@ def best(folder: SweepFolder) -> dict[str, Any]:
         "sweep_id": folder.sweep_id,
         "metric": metric,
         "goal": goal,
-        "arms": arms,
+        "arms": {arm: _as_found(row) for arm, row in arms.items()},
         **({"outcome_constraints": feasible.summary(folder, ended)} if broke else {}),
         "exploratory": seal.stamps(folder),
     }
+
+
+def _as_found(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry, without a value where every trial behind it diverged."""
+    studies = [_as_found(one) for one in row.get("studies", ())]
+    of = [one for one in studies if one["stage"] == row["stage"]]
+    gone = all(one["value"] is None for one in of) if of else row.get("diverged") == row["seeds"]
+    lost = sum(one.get("diverged", 0) for one in of) if of else row.get("diverged", 0)
+    kept = {key: value for key, value in row.items() if key != "diverged"}
+    more = {**({"studies": studies} if studies else {}), **({"diverged": lost} if lost else {})}
+    return {**kept, **more, "value": None if gone else row["value"]}
+
+
+def value_words(value: float | None) -> str:
+    """The value of a `best` entry with four digits; `diverged` where there is none."""
+    return "diverged" if value is None else f"{value:.4g}"
 
 
 def infeasible(folder: SweepFolder) -> list[str]:

@@ -233,14 +233,17 @@ def _turned_away(spec: Spec, folder: SweepFolder, tracker: Tracker, how: str) ->
 def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     """Each arm's mean, 95% t interval and n, for the tuned and the reported metric.
 
-    n counts studies if the arm has several, otherwise confirm seeds.
+    n counts studies if the arm has several, otherwise confirm seeds. An arm whose trials all diverged has none of them.
     """
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
     known = program.declared(definition(spec), spec.report_metric).METRICS
+    gone = results.diverged(counted(results.ended_trials(folder)))
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
         each = results.arm_values(folder, metric)
         bounds = bounds_of(metric, chain.from_iterable(each.values()), known[metric].bounds)
         for arm, values in each.items():
+            if arm in gone:
+                continue
             found = summarize(values, bounds=bounds)
             arms[arm] |= {f"{metric}/mean": found.mean, f"{metric}/n": float(found.n)}
             if found.lo is not None and found.hi is not None:

@@ -22,6 +22,8 @@ from orchestrator.storage import object_store
 if TYPE_CHECKING:
     from orchestrator.executors.ray_cluster import RayCluster
 
+end_process = os._exit
+"""As it is before a command runs, in which code of the user's may call it (`termination.exits_raise`)."""
 DECIDES = ("name", "resources")
 """Keys of a sweep file that decide whether, and how large, a cluster is started ahead."""
 
@@ -61,7 +63,7 @@ def _interrupted_at_once(scratch: Path) -> Iterator[None]:
     def end(number: int, frame: Any) -> NoReturn:
         os.write(2, b"stopped; no trial had been started\n")
         shutil.rmtree(scratch, ignore_errors=True)
-        os._exit(Exit.INTERRUPTED)
+        end_process(Exit.INTERRUPTED)
 
     before = signal.signal(signal.SIGINT, end)
     try:

@@ -23,6 +23,7 @@ from orchestrator import terminal
 from orchestrator.definition import places
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import USUAL_ROOT, SweepFolder, read_json
+from orchestrator.trial import termination
 
 if TYPE_CHECKING:
     from orchestrator.definition.overrides import Asked
@@ -335,7 +336,8 @@ def main() -> None:
         importlib.import_module(f"orchestrator.cli.{group}")
     try:
         terminal.readable()
-        app(prog_name="geosweep")
+        with termination.exits_raise():
+            app(prog_name="geosweep")
     except (Exception, KeyboardInterrupt) as error:
         if (found := judged(error)) is None:
             raise

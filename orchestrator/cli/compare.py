@@ -94,6 +94,7 @@ def compare(
     from orchestrator.compare import across, answer
     from orchestrator.compare.report import numbers, tables
     from orchestrator.statistics.pairing import Refused
+    from orchestrator.storage import whole
 
     found = _evidence(root, sweeps or ["@last"], "compare")
     try:
@@ -105,14 +106,14 @@ def compare(
         fail(f"no comparison: {reason}", Exit.CHECK_FAILED)
     stamps = document["exploratory"]
     caption = tables.caption(document)
-    for path in filter(None, (csv, latex)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    written: dict[Path, str] = {}
     if csv:
-        csv.write_text(tables.as_csv(tables.pairs(document), stamps), encoding="utf-8")
         exact = numbers.stamped(numbers.pairs(document), stamps)
-        numbers.beside(csv).write_text(tables.as_csv(exact), encoding="utf-8")
+        written[csv] = tables.as_csv(tables.pairs(document), stamps)
+        written[numbers.beside(csv)] = tables.as_csv(exact)
     if latex:
-        latex.write_text(tables.as_latex(tables.pairs(document), caption, stamps), encoding="utf-8")
+        written[latex] = tables.as_latex(tables.pairs(document), caption, stamps)
+    whole.write(written)
     if as_json:
         emit(document)
         return

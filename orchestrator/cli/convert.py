@@ -46,6 +46,7 @@ def convert(
     """
     from orchestrator.convert import program, systems
     from orchestrator.definition import sweep_file
+    from orchestrator.storage import whole
 
     if output is not None and output.exists() and not force:
         fail(f"{output} already exists; name another file, or give --force", Exit.USAGE)
@@ -55,11 +56,10 @@ def convert(
         fail(str(error), Exit.USAGE)
     text = draft.text()
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        schema = output.with_name(SCHEMA)
-        if not schema.exists():
-            schema.write_text(json.dumps(sweep_file.json_schema(), indent=1) + "\n", encoding="utf-8")
-        output.write_text(f"# yaml-language-server: $schema={SCHEMA}\n{text}", encoding="utf-8")
+        written = {output: f"# yaml-language-server: $schema={SCHEMA}\n{text}"}
+        if not (schema := output.with_name(SCHEMA)).exists():
+            written[schema] = json.dumps(sweep_file.json_schema(), indent=1) + "\n"
+        whole.write(written)
     problems: list[str] = []
     try:
         sweep_file.loads(text, str(output or "NEW.yaml"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from orchestrator.cli.app import Exit, app, data, fail
 from orchestrator.definition import bundled
+from orchestrator.storage import whole
 
 STARTER = Path(__file__).with_name("starter")
 FILES = {
@@ -39,12 +39,8 @@ def init(
         folder.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
         fail(f"{folder}: cannot be created ({error.strerror}); name another place", Exit.USAGE)
-    wrote = list[str]()
-    for name, source in FILES.items():
-        if os.path.lexists(folder / name):
-            continue
-        shutil.copyfile(source, folder / name)
-        wrote.append(name)
+    wrote = [name for name in FILES if not os.path.lexists(folder / name)]
+    whole.write({folder / name: FILES[name].read_bytes() for name in wrote})
     data.print(f"{folder}: wrote {', '.join(wrote)}", highlight=False, markup=False)
     data.print("Next:", highlight=False)
     if folder != Path():

@@ -62,7 +62,7 @@ def _row(found: SweepFolder) -> dict[str, Any]:
     total = {state: sum(counts[state] for counts in arms) for state in next(iter(arms), {})}
     ended = sum(total.values()) - total.get("running", 0) - total.get("waiting", 0)
     planned = ended + total.get("running", 0) + total.get("waiting", 0)
-    values = {arm: one["value"] for arm, one in best["arms"].items()}
+    values = {arm: one["value"] for arm, one in best["arms"].items() if one["value"] is not None}
     winner = best["goal"].best(values.values()) if values else None
     row |= {
         "state": status["state"],

@@ -107,7 +107,9 @@ def best(
     show_stamps(document["exploratory"])
 
 
-def _value(value: float) -> str:
+def _value(value: float | None) -> str:
+    if value is None:
+        return "diverged"
     return f"{value:.4f}" if 1e-2 <= abs(value) < 1e3 else f"{value:.4g}"
 
 

@@ -63,7 +63,8 @@ def _rich(document: dict[str, Any]) -> Table:
         cells = [row["optimizer"]] if several else []
         cells += [_one(row["value"]), *(_setting(row, name) for name in varied)]
         n = f"{row['n']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
-        cells += [str(row["configurations"]), _stage(row), n, _with_interval(row["mean"], row["interval"])]
+        value = "diverged" if row["diverged"] and row["mean"] is None else _with_interval(row["mean"], row["interval"])
+        cells += [str(row["configurations"]), _stage(row), n, value]
         if against:
             b = row["against_baseline"]
             cells += [

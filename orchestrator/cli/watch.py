@@ -190,7 +190,10 @@ def _spent(shown: Mapping[str, Any]) -> str:
 
 def _best(shown: Mapping[str, Any], arm: str) -> str:
     best = shown["best"].get(arm)
-    return "" if best is None else f"{best['value']:.4g} ({best['stage']})"
+    if best is None:
+        return ""
+    value = "diverged" if best["value"] is None else f"{best['value']:.4g}"
+    return f"{value} ({best['stage']})"
 
 
 def _last(error: str) -> str:

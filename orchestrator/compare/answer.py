@@ -89,8 +89,9 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
         proofs = [proof.of_imported(evidence.resolved["imported"]) for _ in document["pairs"]]
     else:
         proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
+    gone = results.diverged(evidence.records)
     document["pairs"] = [
-        {**p, **each, "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
+        {**p, **each, **_lost(p, gone), "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)
     ]
     if words := extensions.said(folder, declared["alpha"], declared["looks"]):
@@ -100,6 +101,12 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     if as_declared:
         document["pairs"] = [_kept(p, extensions.settled(folder)) for p in document["pairs"]]
     return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
+
+
+def _lost(pair: Mapping[str, Any], gone: Mapping[str, str]) -> dict[str, Any]:
+    """`diverged`: which of the two arms have no value of their own; the difference is that of the task's stand-ins."""
+    lost = [pair[side] for side in ("a", "b") if pair[side] in gone]
+    return {"diverged": lost} if lost else {}
 
 
 def settled(evidence: Evidence) -> list[dict[str, Any]]:

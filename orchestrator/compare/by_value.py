@@ -190,6 +190,8 @@ def _row(
     values = _units([(t.job, t.result.metrics.get(question.metric)) for t in trials], several)
     summary = summarize(values, bounds=question.bounds) if values else None
     is_baseline = baseline is not None and baseline[0] is trials[0]
+    gone = _diverged(trials)
+    summary = None if gone else summary
     return {
         "optimizer": key[0],
         "value": key[1],
@@ -203,12 +205,17 @@ def _row(
         "mean": summary.mean if summary else None,
         "interval": [summary.lo, summary.hi] if summary and summary.lo is not None else None,
         "against_baseline": None
-        if baseline is None or is_baseline
+        if baseline is None or is_baseline or gone or _diverged(baseline)
         else _against(trials, baseline, question, curve_of, several=several),
         "columns": {
             name: _mean([t.result.metrics[name] for t in trials if name in t.result.metrics]) for name in columns
         },
     }
+
+
+def _diverged(trials: Sequence[TrialRecord]) -> bool:
+    """Whether there is no value but what the task declares for diverged trials."""
+    return all(t.result.state is State.DIVERGED for t in trials)
 
 
 def _settings(trials: Sequence[TrialRecord], by: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from orchestrator.compare.report import tables
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.statistics.pairing import Refused
+from orchestrator.storage import whole
 
 COSTS = {"grad_evals": "step", "seconds": "seconds"}
 """Currency -> column of the curves."""
@@ -83,12 +84,9 @@ def caption(found: Mapping[str, Any]) -> str:
 
 def write(found: Mapping[str, Any], to: Path) -> list[Path]:
     """time-to-target.csv and .tex in the folder `to`."""
-    to.mkdir(parents=True, exist_ok=True)
     table, stamps = rows(found), found["exploratory"]
     contents = {"csv": tables.as_csv(table, stamps), "tex": tables.as_latex(table, caption(found), stamps)}
-    for kind, content in contents.items():
-        (to / f"time-to-target.{kind}").write_text(content, encoding="utf-8")
-    return [to / f"time-to-target.{kind}" for kind in contents]
+    return whole.write({to / f"time-to-target.{kind}": content for kind, content in contents.items()})
 
 
 def _finals(evidence: Evidence, arm: str) -> list[float]:

@@ -20,23 +20,31 @@ from orchestrator.definition.model import Spec
 from orchestrator.definition.yaml12 import Document, Path
 
 ROUNDS = 60
+TASK_VALUES, VALUES, EFFORT, STUDIES = "values of the task", "hyperparameters", "effort", "studies"
 LOOKS_AT: Mapping[str, frozenset[str]] = {
     "metric": frozenset({"task"}),
-    "objectives": frozenset({"task", "metric", "method"}),
-    "training": frozenset({"task", "budget"}),
+    "objectives": frozenset({"task"}),
+    "training": frozenset({"task", TASK_VALUES, "budget"}),
     "diagnostics": frozenset({"task"}),
-    "evaluations": frozenset({"task", "budget", "arms", "parameters"}),
-    "budget": frozenset({"task", "budget", "seeds", "evaluations", "method", "resources", "arms", "parameters"}),
-    "controls": frozenset({"arms", "parameters", "controls"}),
-    "racing": frozenset({"arms", "seeds", "racing"}),
-    "seeds": frozenset({"seeds", "early_terminate"}),
+    "evaluations": frozenset({"task", TASK_VALUES, "budget", "arms", VALUES}),
+    "budget": frozenset(
+        {"task", TASK_VALUES, "budget", EFFORT, "seeds", STUDIES, "evaluations", "method", "resources", "arms", VALUES}
+    ),
+    "controls": frozenset({"arms", VALUES, "controls"}),
+    "racing": frozenset({"arms", "seeds", STUDIES, "racing"}),
+    "seeds": frozenset({STUDIES}),
     "method": frozenset({"early_terminate"}),
-    "early_terminate": frozenset({"evaluations", "method", "seeds", "budget", "early_terminate"}),
+    "early_terminate": frozenset({"evaluations", "early_terminate"}),
     "resources": frozenset({"task", "resources"}),
-    "analysis": frozenset({"arms", "analysis"}),
-    "groups": frozenset({"arms", "parameters", "task", "groups"}),
+    "analysis": frozenset({"arms"}),
 }
-"""Section -> the sections that its rules look at, beyond types and spelling."""
+"""Section -> what its rules look at, beyond types and spelling and what they mention: sections, or parts of them (see
+`_part`).
+"""
+OF_SPACE = ("arms", "parameters", "groups", "constraints")
+"""Sections that say together what is searched; they mention what belongs to the task and to training too."""
+OF_ARM = ("no optimizer", "an arm's name", "reads like")
+"""Begin what is said of an arm whatever else is in the file; the rest is about its size, or its cost."""
 SHARED = ("task", "parameters", "training", "groups", "constraints", "resources")
 """Sections that every arm's first step depends on."""
 STAND_INS: Mapping[str, Any] = {
@@ -64,9 +72,21 @@ class _Reading:
     strange: set[Path] = field(default_factory=set)
     """What was removed and is not a key of the task's: nothing looks at it."""
 
-    def sections(self) -> set[str]:
-        """Sections in which something that a rule may look at was removed or put in."""
-        return {str(path[0]) for path in (*self.taken, *self.stood_in) if path and path not in self.strange}
+    def parts(self) -> set[str]:
+        """Parts of the file in which something that a rule may look at was removed or put in."""
+        return {_part(path) for path in (*self.taken, *self.stood_in) if path and path not in self.strange}
+
+
+def _part(path: Path) -> str:
+    """The section of a path, or what of it: whole arms are looked at elsewhere than their hyperparameters are."""
+    section, key = str(path[0]), path[1] if len(path) > 1 else ""
+    if section in ("parameters", "groups") or (section == "arms" and path[2:3] in (("parameters",), ("groups",))):
+        return VALUES
+    if section == "task" and key not in ("", "name"):
+        return TASK_VALUES
+    if section == "budget" and key in ("wall_clock", "trials_per_arm"):
+        return EFFORT
+    return STUDIES if path[:2] == ("seeds", "studies") else section
 
 
 def every(first: SpecError, document: Document, read: Callable[[Document], Spec]) -> SpecError:
@@ -118,20 +138,36 @@ def _follows(error: SpecError, now: _Reading) -> bool:
         shorter = min(len(path), len(other))
         if path and path[:shorter] == other[:shorter] and (error.is_of_form is False or len(path) >= len(other)):
             return True
-        if other and re.search(rf"\b{re.escape(str(other[-1]))}\b", error.message) and not error.is_of_form:
+        if not error.is_of_form and _mentions(error, other):
             return True
     if error.is_of_form:
         return False
-    section = str(path[0]) if path else ""
+    section, parts = str(path[0]) if path else "", now.parts()
     if section == "task" and any(other[0] == "task" for other in now.stood_in):
         return True  # of a task that the file does not name
-    if ("no arm" in error.message or "not an arm" in error.message) and now.sections() & {"arms", "parameters"}:
+    if ("no arm" in error.message or "not an arm" in error.message) and "arms" in parts:
         return True
-    if "when" in path and now.sections() & {"arms", "parameters"}:
+    if "when" in path and parts & {"arms", VALUES}:
         return True
-    if len(path) == 2 and section == "arms" and now.sections():
-        return not error.message.startswith("no optimizer")  # but its size, or its cost, which look at everything
-    return bool(LOOKS_AT.get(section, frozenset()) & now.sections())
+    if "matches no parameter" in error.message and parts & {"task", TASK_VALUES}:
+        return True
+    if len(path) == 2 and section == "arms" and parts:
+        return not error.message.startswith(OF_ARM)
+    return bool(LOOKS_AT.get(section, frozenset()) & parts)
+
+
+def _mentions(error: SpecError, other: Path) -> bool:
+    """Whether an error speaks of what was removed elsewhere, in a place that it may look at."""
+    if not other or not isinstance(other[-1], str) or other[-1:] == error.path[-1:]:
+        return False
+    section, there = str(error.path[0]) if error.path else "", str(other[0])
+    if section == there == "arms" and len(other) > 1 and other[1] != error.path[1]:
+        return False
+    related = section in OF_SPACE and there in (*OF_SPACE, "task", "training", "budget", "method")
+    if not (related or section == there or _part(other) in LOOKS_AT.get(section, ())):
+        return False
+    head = re.split(r"; (?:available:|did you mean)", error.message)[0]
+    return re.search(rf"\b{re.escape(other[-1])}\b", head) is not None
 
 
 def _repair(now: _Reading, error: SpecError) -> bool:

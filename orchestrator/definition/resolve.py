@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trainables import Task
 
 CONFIRM_FROM = 1000
-LARGEST_SEED = 2**63
+LARGEST_SEED, MOST_SEEDS = 2**63, 1_000_000
 FACTS = ("steps", "grad_evals")
 MOST_READERS = 4
 """Default number of threads that read ahead; more of them would only wait for the interpreter's lock."""
@@ -65,6 +65,10 @@ def seeds(model: SweepModel, where: Where) -> SeedsSpec:
 def _dealt(given: int | list[int | list[int]], key: str, studies: int, start: int, where: Where) -> tuple[int, ...]:
     """The seeds of all studies, equally many for each."""
     at: Path = ("seeds", key)
+    if isinstance(given, int) and given * studies > MOST_SEEDS:
+        raise where.error(
+            at, f"{given} in each of {studies} studies: a sweep has at most {MOST_SEEDS:,} seeds of a kind"
+        )
     if isinstance(given, int):
         return tuple(range(start, start + studies * given))
     nested = [part for part in given if isinstance(part, list)]

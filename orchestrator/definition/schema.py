@@ -158,7 +158,7 @@ class SeedsModel(Model):
 class ResourcesModel(Model):
     """What one trial gets."""
 
-    cpu: int = Field(1, ge=1, description="CPUs, and threads, of each process of a trial.")
+    cpu: int = Field(1, ge=1, le=4096, description="CPUs, and threads, of each process of a trial.")
     gpu: int | float = Field(0, ge=0, description="GPUs of one trial; a fraction shares a device.")
     processes: int | Literal["auto"] = Field(
         "auto", description="Processes that train one trial together on parts of each batch; auto: one per GPU."

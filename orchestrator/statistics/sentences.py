@@ -8,7 +8,7 @@ precisely (Bouthillier et al. 2021, 2103.03098).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.statistics.intervals import difference_text
@@ -26,12 +26,17 @@ def sentence(pair: Document, metric: str) -> str:
     """One comparison."""
     at = f", at {pair['currency']}" if pair.get("currency") else ""
     ahead = f"ahead {_among(pair)} {pair['outperforms']:.0%} of {_count(pair)}"
-    amount, verdict = f"{difference_text(pair)} {metric}{at}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
+    amount, verdict = f"{_amount(pair, metric)}{at}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
     if verdict == "equivalent":
-        amount = (
-            f"{difference_text(pair)} {metric}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
-        )
+        amount = f"{_amount(pair, metric)}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
     return f"{_said(pair, amount, ahead)}{_when(pair)}{_turned(pair)}{_origin(pair)}.{_proof(pair)}"
+
+
+def _amount(pair: Document, metric: str) -> str:
+    """The difference and its interval, or why there is none."""
+    if lost := pair.get("diverged"):
+        return f"every confirm trial of {_and(lost)} diverged"
+    return f"{difference_text(pair)} {metric}"
 
 
 def _when(pair: Document) -> str:
@@ -168,14 +173,22 @@ def notes(document: Document) -> list[str]:
     """What to read along with the comparisons: studies that went wrong, the race, the limits of one search."""
     few = too_few(document)
     found = [note for note in document["notes"] if note != few]
-    found += [
-        f"Study {one['study']} of arm {one['arm']} diverged entirely."
-        if document["unit"] == "study"
-        else f"Every confirm trial of arm {one['arm']} diverged."
-        for one in document["diverged"]
-    ]
+    found += list(_diverged(document))
     more = [*race_lines(document), *filter(None, [twin_line(document)]), *proof_line(document)]
     return [*found, *more, *caveat(document)]
+
+
+def _diverged(document: Document) -> Iterator[str]:
+    lost: dict[str, list[int]] = {}
+    for one in document["diverged"]:
+        lost.setdefault(one["arm"], []).append(one["study"])
+    for arm, studies in lost.items():
+        if document["unit"] != "study" or len(studies) == document["units"]:
+            yield f"Every confirm trial of arm {arm} diverged."
+        elif len(studies) == 1:
+            yield f"Study {studies[0]} of arm {arm} diverged entirely."
+        else:
+            yield f"Studies {_and(list(map(str, studies)))} of arm {arm} diverged entirely."
 
 
 def caveat(document: Document) -> list[str]:

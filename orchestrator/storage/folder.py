@@ -28,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from orchestrator.definition import places
-from orchestrator.storage import object_store
+from orchestrator.storage import object_store, whole
 from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
@@ -46,17 +46,7 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` so that `path` holds either the old or the complete new content; `durable`: also after a power
     failure.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(text)
-            if durable:
-                out.flush()
-                os.fsync(out.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a partial file only fills the disk further
-        raise
+    whole.write({path: text}, durable=durable)
 
 
 def read_json(path: Path) -> Any | None:

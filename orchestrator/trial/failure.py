@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 
 from orchestrator.trial.job import Job
+from orchestrator.trial.termination import OsExit
 
 LONGEST = 20_000
 """Characters that are kept, from the end."""
@@ -27,7 +28,8 @@ def described(broken: BaseException) -> str:
     """The traceback of an error, with control and unencodable characters escaped, truncated to its last part."""
     text = "".join(traceback.format_exception(broken))
     if isinstance(broken, SystemExit | GeneratorExit):
-        said = f"called sys.exit({broken.code!r})" if isinstance(broken, SystemExit) else "raised it"
+        call = str(broken) if isinstance(broken, OsExit) else f"sys.exit({getattr(broken, 'code', None)!r})"
+        said = f"called {call}" if isinstance(broken, SystemExit) else "raised it"
         places, _, _ = text.rstrip().rpartition("\n")
         text = (
             f"{places}\n{type(broken).__name__}: the trial {said} before its budget was spent; raise an error instead\n"

@@ -141,7 +141,7 @@ class TrialSession:
 
     def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
         """Run `act` as this trial, with its own output, global state and errors. `anew`: it may have ended."""
-        with disk.named(self._folder), self._printed.attached(), self._ambient:
+        with disk.named(self._folder), self._printed.attached(), self._ambient, termination.exits_raise():
             existing = read_result(self._folder) if anew else None
             if existing is not None:
                 return self._ended(existing.state, existing.grad_evals, existing.metrics)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
+from rich.console import Console
 
-from orchestrator import results, runner
+import geosweep
+from orchestrator import display, results, runner
+from orchestrator.cli import watch
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.report import numbers, tables
 from orchestrator.definition import sweep_file
+from orchestrator.definition.model import Spec
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
+from orchestrator.statistics.sentences import sentence
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from tests.tasks import Fit
 from trainables import Metric
@@ -55,8 +63,32 @@ def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
     confirmed = {lr for arm, stage, lr in states if arm == "steady" and stage is Stage.CONFIRM}
     assert confirmed == {0.01}
     assert results.best(folder)["arms"]["steady"]["parameters"]["lr"] == 0.01
+    assert results.best(folder)["arms"]["wild"]["value"] is None
+    assert results.best(folder)["arms"]["wild"]["diverged"] == 6
+    assert "diverged" not in results.best(folder)["arms"]["steady"]
     evidence = Evidence(folder)
     document = answer(evidence)
     (pair,) = document["pairs"]
     assert pair["verdict"] != ("better" if pair["a"] == "wild" else "worse")
     assert any("diverged" in note and "-1" in note for note in document["notes"])
+    _no_number_is_made_up(definition, folder, evidence, pair)
+
+
+def _no_number_is_made_up(definition: Spec, folder: SweepFolder, evidence: Evidence, pair: dict[str, Any]) -> None:
+    """An arm whose trials all diverged has no estimate: not in tables, not in sentences, not in MLflow."""
+    assert watch.line(watch.snapshot(folder)).count("best diverged") == 1
+    assert list(geosweep.load(folder.sweep_id, root=folder.root).best().index) == ["steady", "wild"]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(display.arms_table(definition, folder))
+    wild = [line for line in console.export_text().splitlines() if "wild" in line]
+    assert [("all diverged" in line, "all its trials diverged" in line) for line in wild] == [
+        (True, False),
+        (False, True),
+    ]
+    assert runner.summaries(definition, folder)["wild"] == {}
+    assert "every confirm trial of wild diverged" in sentence(pair, "loss/val")
+    assert {row["arm"]: row["estimate"] is None for row in numbers.arms(evidence)} == {"steady": False, "wild": True}
+    assert [row["estimate"] for row in numbers.pairs(answer(evidence))] == [None]
+    assert {row["arm"]: row["loss/val"] for row in tables.arms(evidence)}["wild"] == "all diverged"
+    (row,) = tables.pairs(answer(evidence))
+    assert row["A − B [95 %]"] == f"{'A' if row['A'] == 'wild' else 'B'} diverged"

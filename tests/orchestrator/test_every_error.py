@@ -171,3 +171,62 @@ def test_of_a_section_that_all_arms_share_none_is_left(right: str, wrong: str) -
     with pytest.raises(SpecError) as caught:
         sweep_file.loads(UNRUNNABLE.replace(right, wrong), "F")
     assert caught.value.rest is None
+
+
+SECTIONS = """schema_version: 1
+name: sections
+task: {name: digits, model: mlp, noise: 0.2}
+metric: {name: accuracy/val, goal: maximize, report_metric: accuracy/test}
+arms:
+  sgd:
+    parameters: {lr: {min: 0.01, max: 0.1}, momentum: {values: [0.0, 0.9]}}
+    groups:
+      no_decay: {match: ["*.bias"], weight_decay: 0}
+      first: {match: ["1.*"], lr: {min: 0.01, max: 0.3}}
+  adamw:
+    parameters: {lr: {distribution: log_uniform_values, min: 1e-4, max: 0.1}}
+    groups: {slow: {match: ["5.*"], lr: 0.001}}
+groups:
+  shared: {match: ["3.*"], weight_decay: 0.0}
+parameters:
+  clip_norm: {values: [1.0, 2.0]}
+method: {name: tpe, seed: 0}
+budget: {unit: grad_evals, per_trial: 480, trials_per_arm: 6}
+seeds: {studies: 8, tune: 1, confirm: 2}
+analysis: {baseline: sgd}
+resources: {cpu: 1, wait: 10m}
+notify: {done: "https://example.org/y"}
+diagnostics: {names: [sharpness], every: 5}
+objectives: [{name: loss/val, goal: minimize}]
+outcome_constraints: ["loss/val <= 3"]
+"""
+ONE_EACH = (
+    ("noise: 0.2", "noise: high"),
+    ("report_metric: accuracy/test", "report_metric: acc"),
+    ("momentum: {values: [0.0, 0.9]}", "momentum: {values: [0.0, 7]}"),
+    ("weight_decay: 0}", "weight_dekay: 0}"),
+    ("lr: {min: 0.01, max: 0.3}", "lr: {min: 3, max: 1}"),
+    ("lr: 0.001", "lr: -1"),
+    ("weight_decay: 0.0", "weight_decay: -1"),
+    ("[1.0, 2.0]", "[1.0, -2.0]"),
+    ("seed: 0", "seeed: 0"),
+    ("trials_per_arm: 6", "trials_per_arm: many"),
+    ("confirm: 2", "confirm: [1, 2, 3]"),
+    ("baseline: sgd", "baseline: nope"),
+    ("wait: 10m", "wait: ten"),
+    ("https://", "nowhere:"),
+    ("[sharpness]", "[sharpnes]"),
+    ("every: 5", "every: 0"),
+    ("goal: minimize}", "goal: maximize}"),
+    ('"loss/val <= 3"', '"loss/vla <= 3"'),
+)
+
+
+def test_no_section_waits_for_another_round() -> None:
+    """What is wrong in one arm, group or section hides nothing in the others."""
+    alone, together = list[tuple[int, str]](), SECTIONS
+    for slip in ONE_EACH:
+        (found,) = wrong(SECTIONS.replace(*slip))
+        alone.append(found)
+        together = together.replace(*slip)
+    assert sorted(wrong(together)) == sorted(alone)

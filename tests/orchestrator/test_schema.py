@@ -53,6 +53,7 @@ BEYOND: dict[str, str] = {
         processes_share_a_gpu program_no_group_of_it program_seed_twice q_too_wide requirement_twice
         schedule_backwards schedule_corner_backwards schedule_range_reversed seeds_overlap steps_below_the_evaluations
         steps_in_a_population steps_limit_below_confirm studies_deal_unevenly studies_lists_of_other_number
+        seeds_too_many
         studies_seed_of_two_stages task_fixed_and_searched tokens_below_a_step training_fixed_and_searched
         training_warmup_beyond_budget training_warmup_too_long twin_name_taken when_circle when_missing_parent
     """,

@@ -177,8 +177,7 @@ def test_vectors_are_as_wide_as_text_and_the_same_each_time(tmp_path: Path) -> N
         figure, axes = panels(1, 2, height=3)
         axes[0, 0].plot([1, 2], [3, 4])
         axes[0, 0].set_title("Arms")
-        written = vectors.write(figure, tmp_path / name)
-        found.append([path.read_bytes() for path in written])
+        found.append(list(vectors.drawn(figure, tmp_path / name).values()))
     assert found[0] == found[1]
     width = re.search(rb'width="([\d.]+)pt"', found[0][0])
     assert width is not None

@@ -15,6 +15,7 @@ from orchestrator.compare.figures import paper
 from orchestrator.compare.figures.register import png
 from orchestrator.compare.figures.style import SETTINGS, colours, panels
 from orchestrator.compare.report import tables
+from orchestrator.storage import whole
 
 
 def rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -31,19 +32,17 @@ def rows(document: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def write(document: Mapping[str, Any], to: Path) -> list[Path]:
     """profile, and ranks when there are enough tasks, each as PNG, SVG and PDF; profile.csv, profile.tex."""
-    to.mkdir(parents=True, exist_ok=True)
     drawn = {"profile": profile_figure(document)}
     if document["ranks"]["drawn"]:
         drawn["ranks"] = ranks_figure(document)
-    contents = {f"{name}.png": png(figure) for name, figure in drawn.items()}
-    further = [path for name, figure in drawn.items() for path in paper.write(figure, to / name)]
+    contents: dict[Path, str | bytes] = {to / f"{name}.png": png(figure) for name, figure in drawn.items()}
     table = rows(document)
-    contents["profile.csv"] = tables.as_csv(table, document["exploratory"]).encode()
+    contents[to / "profile.csv"] = tables.as_csv(table, document["exploratory"])
     caption = "Gradient evaluations to the target"
-    contents["profile.tex"] = tables.as_latex(table, caption, document["exploratory"]).encode()
-    for name, content in contents.items():
-        (to / name).write_bytes(content)
-    return [*(to / name for name in contents), *further]
+    contents[to / "profile.tex"] = tables.as_latex(table, caption, document["exploratory"])
+    for name, figure in drawn.items():
+        contents |= paper.drawn(figure, to / name)
+    return whole.write(contents)
 
 
 def profile_figure(document: Mapping[str, Any]) -> Any:

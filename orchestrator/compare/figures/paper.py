@@ -1,4 +1,4 @@
-"""Save a figure as SVG and PDF at the text width of a paper.
+"""A figure as SVG and PDF at the text width of a paper.
 
 Figures are laid out for a page on a screen. On paper they shrink more than their font does, so the layout is redone:
 text of 6.5 to 8 points stays readable next to the body text.
@@ -25,17 +25,16 @@ VECTORS: Any = {"svg.hashsalt": "geosweep", "pdf.fonttype": 42}
 """The same figure gives the same bytes; fonts in PDFs as publishers require (TrueType, no Type 3)."""
 
 
-def write(figure: Figure, path: Path) -> list[Path]:
-    """Write the figure, which is modified, to `path` with each of FORMATS as suffix."""
+def drawn(figure: Figure, path: Path) -> dict[Path, bytes]:
+    """The figure, which is modified, as the content of `path` with each of FORMATS as suffix."""
     _shrink(figure)
-    written = []
+    found = {}
     for ending in FORMATS:
         out, metadata = io.BytesIO(), {"Date": None} if ending == "svg" else {"CreationDate": None}
         with rc_context({**SETTINGS, **VECTORS}):
             figure.savefig(out, format=ending, metadata=metadata)
-        written.append(path.with_name(f"{path.name}.{ending}"))
-        written[-1].write_bytes(out.getvalue())
-    return written
+        found[path.with_name(f"{path.name}.{ending}")] = out.getvalue()
+    return found
 
 
 def _shrink(figure: Figure) -> None:

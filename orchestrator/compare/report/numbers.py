@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator import results
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.statistics.intervals import summarize
@@ -16,14 +17,16 @@ Row = Mapping[str, Any]
 def arms(evidence: Evidence) -> list[dict[str, Any]]:
     """One row per arm and metric: mean over its units with the 95% t interval and the sample standard deviation."""
     metrics = dict.fromkeys((evidence.reported, evidence.tuned, *evidence.declares.table))
-    rows = []
+    rows, gone = list[dict[str, Any]](), results.diverged(evidence.records)
     for metric in metrics:
         values, bounds = evidence.confirmed(metric), evidence.bounds(metric)
         for arm in evidence.ranked():
             if found := values.get(arm):
                 s = summarize(found, bounds=bounds)
                 row = {"arm": arm, "metric": metric, "unit": evidence.unit, "n": s.n, "estimate": s.mean}
-                rows.append({**row, "low": s.lo, "high": s.hi, "sd": s.sd, "confidence": 0.95})
+                row |= {"low": s.lo, "high": s.hi, "sd": s.sd}
+                row |= dict.fromkeys(("estimate", "low", "high", "sd")) if arm in gone else {}
+                rows.append({**row, "confidence": 0.95})
     return rows
 
 
@@ -34,7 +37,7 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _pair(document: Mapping[str, Any], p: Mapping[str, Any], *, is_twin: bool) -> dict[str, Any]:
-    low, high = p["interval"]
+    low, high = (None, None) if p.get("diverged") else p["interval"]
     below, above = p["outperforms_interval"]
     return {
         "a": p["a"],
@@ -42,7 +45,7 @@ def _pair(document: Mapping[str, Any], p: Mapping[str, Any], *, is_twin: bool) -
         "metric": document["metric"],
         "unit": document["unit"],
         "n": p["n"],
-        "estimate": p["difference"],
+        "estimate": None if p.get("diverged") else p["difference"],
         "low": low,
         "high": high,
         "confidence": p["confidence"],

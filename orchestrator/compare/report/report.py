@@ -8,6 +8,7 @@ The page is self-contained: figures are embedded and nothing is loaded. report/ 
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from orchestrator.definition.passwords import without_passwords
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
+from orchestrator.storage import whole
 from orchestrator.storage.folder import read_json
 
 OF_STUDIES = ("noise", "studies")
@@ -34,25 +36,25 @@ FIRST_SENTENCES, MOST_DIFF_LINES = 4, 2000
 def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = False, charts: str = "") -> Path:
     """Write the report into the folder `to`; returns the path of report.html.
 
-    `paper`: also write paper.tex, a section for LaTeX. `vector`: also write each figure as SVG and PDF.
+    `paper`: also write paper.tex, a section for LaTeX. `vector`: also write each figure as SVG and PDF. Nothing is
+    written before all is made, so an earlier report there stays whole if this one does not come to its end.
     """
-    (to / "figures").mkdir(parents=True, exist_ok=True)
-    for old in (to / "figures").iterdir():
-        if old.suffix in (".png", ".svg", ".pdf"):
-            old.unlink()
+    files: dict[Path, str | bytes] = {}
     try:
         document, refused = answer(evidence), ""
     except Refused as reason:
         document, refused = None, str(reason)
     stamps = document["exploratory"] if document else seal.stamps(evidence.folder)
     drawn: dict[str, list[Figure]] = {key: [] for key in SECTIONS}
-    for one in all_figures(evidence):
-        content = png(one.figure)
-        (to / "figures" / f"{one.name}.png").write_bytes(content)
-        if vector or paper:
-            vectors.write(one.figure, to / "figures" / one.name)
-        embedded = base64.b64encode(content).decode()
-        drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box, in a script without a font
+        for one in all_figures(evidence):
+            content = png(one.figure)
+            files[to / "figures" / f"{one.name}.png"] = content
+            if vector or paper:
+                files |= vectors.drawn(one.figure, to / "figures" / one.name)
+            embedded = base64.b64encode(content).decode()
+            drawn[one.section].append(Figure(name=one.name, caption=one.caption, base64=embedded))
     written = {"arms": tables.arms(evidence), "tuning": tables.tuning(evidence)}
     if document:
         written |= {"pairs": tables.pairs(document), "noise": tables.noise(document)}
@@ -63,13 +65,12 @@ def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = F
     for name, rows in written.items():
         if not rows and name in OF_STUDIES:
             continue
-        (to / f"{name}.csv").write_text(tables.as_csv(rows, stamps), encoding="utf-8")
-        (to / f"{name}.tex").write_text(tables.as_latex(rows, caption, stamps), encoding="utf-8")
+        files[to / f"{name}.csv"] = tables.as_csv(rows, stamps)
+        files[to / f"{name}.tex"] = tables.as_latex(rows, caption, stamps)
     exact = {"arms": numbers.arms(evidence), "pairs": numbers.pairs(document) if document else []}
     for name, found in exact.items():
         if found:
-            text = tables.as_csv(numbers.stamped(found, stamps))
-            numbers.beside(to / f"{name}.csv").write_text(text, encoding="utf-8")
+            files[numbers.beside(to / f"{name}.csv")] = tables.as_csv(numbers.stamped(found, stamps))
     context = {
         **_top(evidence, document, refused, stamps, written["arms"]),
         "charts": charts,
@@ -84,13 +85,18 @@ def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = F
         **_tuning(evidence, written["tuning"]),
         **_provenance(evidence),
     }
-    path = to / "report.html"
-    path.write_text(page(context), encoding="utf-8")
-    (to / "paper.tex").unlink(missing_ok=True)
     if paper:
         every = (figure for found in drawn.values() for figure in found)
-        (to / "paper.tex").write_text(section(context, every, caption, stamps), encoding="utf-8")
-    return path
+        files[to / "paper.tex"] = section(context, every, caption, stamps)
+    files[to / "report.html"] = page(context)
+    whole.write(files, outdated=_earlier(to))
+    return to / "report.html"
+
+
+def _earlier(to: Path) -> list[Path]:
+    """What an earlier report may have left in the folder: figures, the section for LaTeX."""
+    figures = (to / "figures").glob("*") if (to / "figures").is_dir() else ()
+    return [to / "paper.tex", *(old for old in figures if old.suffix in (".png", ".svg", ".pdf"))]
 
 
 def _top(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator import results
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, numeric, words
 from orchestrator.compare.tuning import summary
@@ -42,13 +43,15 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     bounds = {metric: evidence.bounds(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
-    counted = flops.read(evidence.folder)
+    counted, gone = flops.read(evidence.folder), results.diverged(evidence.records)
     for arm in evidence.ranked():
         row = {"arm": arm}
         for metric in metrics:
             found = values[metric].get(arm, [])
             short = metric in further and metric not in (evidence.reported, evidence.tuned)
             row[metric] = f"{sum(found) / len(found):.4g}" if short and found else _mean(found, bounds[metric])
+            if arm in gone:
+                row[metric] = "all diverged"
         each = confirm[confirm["arm"] == arm]
         row["n" if evidence.studies == 1 else "studies"] = str(len(values[metrics[0]].get(arm, [])))
         spent = f"{evidence.definition['budget']['unit']} / trial" if evidence.imported else "grad evals / trial"
@@ -112,11 +115,20 @@ def studies(evidence: Evidence) -> list[dict[str, str]]:
                     "best in search": _number(None if math.isnan(tuned) else evidence.sign * tuned),
                     "chosen": ", ".join(words(settings[study])) if study in settings else "nothing trained to the end",
                     "confirm seeds": str(len(values)),
-                    evidence.reported: f"{sum(values) / len(values):.4g}" if values else "no result",
+                    evidence.reported: _of_study(evidence, arm, study, values),
                     "state": _state(evidence, arm, study),
                 }
             )
     return rows
+
+
+def _of_study(evidence: Evidence, arm: str, study: int, values: Sequence[float]) -> str:
+    """The result of a study, unless all its confirm trials diverged."""
+    of = evidence.trials[(evidence.trials["arm"] == arm) & (evidence.trials["study"] == study)]
+    confirm = of[of["stage"] == Stage.CONFIRM]["state"]
+    if values and (confirm == State.DIVERGED).all():
+        return "diverged"
+    return f"{sum(values) / len(values):.4g}" if values else "no result"
 
 
 def _state(evidence: Evidence, arm: str, study: int) -> str:
@@ -143,16 +155,19 @@ def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
 def _pair(document: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, str]:
     (low, high), (below, above) = p["outperforms_interval"], p["interval"]
     more = "; ".join(filter(None, [alone_words(p), more_words(p)]))
+    lost = [side for side, arm in (("A", p["a"]), ("B", p["b"])) if arm in p.get("diverged", ())]
     return {
         "A": p["a"],
         "B": p["b"],
         "studies" if document["unit"] == "study" else "n": ", ".join(map(str, p.get("counts", [p["n"]]))),
-        f"A − B [{100 * p['confidence']:g} %]": interval_text(p["difference"], below, above, sign=True),
+        f"A − B [{100 * p['confidence']:g} %]": f"{' and '.join(lost)} diverged"
+        if lost
+        else interval_text(p["difference"], below, above, sign=True),
         "p permutation" if "counts" in p else "p sign-flip": f"{p['p']:.2g}",
         "p Holm": f"{p['p_holm']:.2g}",
         "p rank-sum" if "counts" in p else "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
         "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
-        "detectable": "-" if p["detectable"] is None else f"{p['detectable']:.2g}",
+        "detectable": "-" if lost or p["detectable"] is None else f"{p['detectable']:.2g}",
         "A is": verdict_words(p) + (f" ({more})" if more else ""),
     }
 
