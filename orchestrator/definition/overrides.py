@@ -215,6 +215,8 @@ def _check_new(known: Mapping[str, Any], here: Path, parts: Sequence[str], whole
     key, fields = parts[0], fields_at((*here, parts[0]))
     if key in fields or (not fields and len(parts) == 1):
         return
+    if here[-2:-1] == ("groups",) and len(here) in (2, 4):  # any hyperparameter of an optimizer
+        return
     if here == ("task",) and is_program(whole.get("task") or {}):  # its keys are known, though the format has none
         fields = list(ProgramModel.model_fields)
         if key in fields:
