@@ -6,7 +6,7 @@ Needs only the standard library, and hooks into torch when the script imports it
     weights     every tensor of the optimizers' groups at the optimizer's first step; independent of order, so that
                 another grouping of the same weights has the same digest
     batches     the first BATCHES that a DataLoader yields; in a script without one, the inputs of its models before
-                its first step
+                its first step, or in the first call of the closure that this step is given
 
 and for each tensor its dtype, its shape and its first and last BYTES. Only the first process of a distributed run
 reports.
@@ -22,7 +22,8 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Witness:
         self._steps: dict[int, int] = {}
         self._weights: set[str] = set()
         self._batches: list[str] = []
-        self._loader = False
+        self._loader = self._aside = self._in_closure = False
         self._base = [0, 0]
         self._handles: list[Any] = []
 
@@ -104,6 +105,15 @@ class Witness:
         base: Any = dataloader._BaseDataLoaderIter
         base.__next__ = self._seen(base.__next__)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Not observed: steps and gradients that are ours, not the script's."""
+        self._aside = True
+        try:
+            yield
+        finally:
+            self._aside = False
+
     def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
         import functools
 
@@ -114,7 +124,7 @@ class Witness:
                 return function(*args, **keywords)
             finally:
                 self._depth -= 1
-                if not self._depth:
+                if not self._depth and not self._aside:
                     self._count(backwards=1)
 
         return counted
@@ -126,18 +136,42 @@ class Witness:
         except Exception as error:
             self.say(note=f"{look.__name__.strip('_')}: {type(error).__name__}: {error}")
 
-    def _before_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
+    def _before_step(self, optimizer: Any, args: Any, keywords: Any) -> Any:
+        if self._aside:
+            return None
         self._stepping += 1
-        if id(optimizer) not in self._optimizers and len(self._optimizers) < MOST_OPTIMIZERS:
-            self._stop_looking_at_models()
-            self._optimizers.add(id(optimizer))
-            self._try(self._weights_of, optimizer)
+        if id(optimizer) in self._optimizers or len(self._optimizers) >= MOST_OPTIMIZERS:
+            return None
+        self._optimizers.add(id(optimizer))
+        self._try(self._weights_of, optimizer)
+        if self._handles and len(args) == 2 and callable(args[1]) and not keywords:
+            return (args[0], self._looked_into(args[1])), keywords
+        if self._handles and len(args) == 1 and set(keywords) == {"closure"} and callable(keywords["closure"]):
+            return args, {"closure": self._looked_into(keywords["closure"])}
+        self._stop_looking_at_models()
+        return None
+
+    def _looked_into(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        """The closure; the inputs of models in its first call are hashed."""
+
+        def looked_into(*args: Any, **keywords: Any) -> Any:
+            self._in_closure = bool(self._handles)
+            try:
+                return closure(*args, **keywords)
+            finally:
+                if self._in_closure:
+                    self._stop_looking_at_models()
+                self._in_closure = False
+
+        return looked_into
 
     def _weights_of(self, optimizer: Any) -> None:
         self._weights |= {_digest(p) for group in optimizer.param_groups for p in group["params"]}
         self.say(init=hashlib.sha256("".join(sorted(self._weights)).encode()).hexdigest()[:32])
 
     def _after_step(self, optimizer: Any, args: Any, keywords: Any) -> None:
+        if self._aside:
+            return
         self._stepping = max(0, self._stepping - 1)
         if not self._stepping:  # with several optimizers side by side, the count of the busiest one
             self._steps[id(optimizer)] = self._steps.get(id(optimizer), 0) + 1
@@ -145,8 +179,10 @@ class Witness:
 
     def _before_forward(self, module: Any, inputs: Any) -> None:
         self._forward += 1
-        if self._forward > 1 or not module.training or self._loader:
+        if self._forward > 1 or not module.training or self._loader or self._aside:
             return
+        if self._stepping and not self._in_closure:
+            return  # an optimizer's own evaluation
         tensors = list(_tensors(inputs))
         if tensors and not any(t.requires_grad for t in tensors):
             self._try(self._batch, tensors)

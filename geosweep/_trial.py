@@ -19,6 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ class Trial:
             self._optimizer = self._plain(model, default)
             return self._optimizer
         self._say(optimizer=True)
+        with self._witness.aside() if self._witness is not None else nullcontext():  # classes are tried with a step
+            self._optimizer = self._built(model, loss, batches)
+        if self._witness is not None:
+            witness = self._witness
+            self._optimizer.register_step_post_hook(lambda o, a, k: witness.charge(float(o.grad_evals)))
+        return self._optimizer
+
+    def _built(self, model: Any, loss: Callable[..., Any] | None, batches: Callable[[int], Any] | None) -> Any:
         import optim_core
 
         given = self.parameters.of(optim_core.hyperparameters(self._name))
@@ -97,11 +106,7 @@ class Trial:
             given |= {"loss": loss, "refresh_batches": batches}
         if optim_core.needs_run_seed(self._name):
             given["run_seed"] = self._seed
-        self._optimizer = optim_core.build(self._name, model, **given)
-        if self._witness is not None:
-            witness = self._witness
-            self._optimizer.register_step_post_hook(lambda o, a, k: witness.charge(float(o.grad_evals)))
-        return self._optimizer
+        return optim_core.build(self._name, model, **given)
 
     def _plain(self, model: Any, default: Callable[..., Any] | None) -> Any:
         if default is not None:

@@ -18,6 +18,7 @@ from orchestrator.definition import method
 from orchestrator.definition.environment import unmet
 from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
 from orchestrator.definition.model import Spec, sweep_id
+from orchestrator.definition.passwords import whole
 from orchestrator.definition.states import SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.executors.debug import DebugExecutor
@@ -216,6 +217,8 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
     ):
         if os.environ.get(name) and not given:
             say(f"{name} is set but not used; pass {option} ${name} to use it")
+    if spec.tracking.mlflow and options.tracking:
+        whole(spec.tracking.mlflow)
     if (uri := object_store.far(root)) and not options.storage:
         raise UsageError(
             f"--root {uri}: an object store cannot hold the studies or the lock; name a PostgreSQL database with "

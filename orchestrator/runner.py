@@ -20,6 +20,7 @@ from orchestrator.definition import addresses, optimizer_record, overrides, prog
 from orchestrator.definition import plan as planning
 from orchestrator.definition.errors import UsageError
 from orchestrator.definition.model import Spec, definition, sweep_id
+from orchestrator.definition.passwords import kept, without_passwords
 from orchestrator.definition.states import Stage, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, flops, pace, retries, seal
@@ -71,7 +72,7 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
         "schema": "geosweep/resolved/1",
         "sweep_id": folder.sweep_id,
         "definition": definition(spec),
-        "tracking": spec.tracking.mlflow,
+        "tracking": spec.tracking.mlflow and kept(spec.tracking.mlflow),
         "report_metric": spec.report_metric,
         "plan": planning.plan(spec),
         "provenance": dict(facts),
@@ -81,15 +82,15 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
     }
     if spec.task.is_program:
         resolved["program"] = {"folder": spec.task.folder}
-    folder.create(overrides.without_addresses(text), resolved)
+    folder.create(overrides.without_secrets(text), resolved)
     folder.note_place(Path(spec.source))
     _keep_requirements(spec, folder)
     seal.close(spec, folder)
     if facts.get("uncommitted") == "yes" and not (folder.path / "uncommitted.diff").exists():
         changes = uncommitted()
-        for _, address in addresses.secrets(text):
-            changes = changes.replace(address, "(not shown)")
-        write_atomic(folder.path / "uncommitted.diff", changes)
+        for secret in addresses.secrets(text):
+            changes = changes.replace(secret.text, "(not shown)")
+        write_atomic(folder.path / "uncommitted.diff", without_passwords(changes))
     return folder
 
 

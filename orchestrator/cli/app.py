@@ -203,7 +203,7 @@ def typed(context: typer.Context, verb: str = "", leave: Sequence[str] = (), arg
     """The current command, to be run again: with the options that were typed or came from variables.
 
     `verb` and `arguments` replace its own, for another verb that has the same options except those in `leave`.
-    Passwords in addresses are not shown.
+    Passwords in addresses and the addresses of messages are not shown.
     """
     from orchestrator.storage import object_store
 
@@ -216,6 +216,10 @@ def typed(context: typer.Context, verb: str = "", leave: Sequence[str] = (), arg
         if name == "root":
             value = object_store.far(value) or value
         several = [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
+        if name == "notify":
+            several = [re.sub(r"https?://.*", "URL", v) for v in several]
+        elif name == "overrides":
+            several = [re.sub(r"https?://\S+", "URL", v) if v.startswith("notify") else v for v in several]
         if one.param_type_name == "argument":
             given += [] if verb else several
         elif isinstance(value, bool):

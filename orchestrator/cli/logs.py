@@ -173,6 +173,8 @@ def _say_nothing(found: SweepFolder, trial: str, stream: str, worker: int) -> No
     if result is not None and result.cached_from:
         sweep, _, there = result.cached_from.partition("/")
         said = f"{trial} was not trained here but reused; see: {found.command('logs', sweep, there)}"
+        if found.far is None and not (found.root / sweep).exists():
+            said = f"{trial} was not trained here but reused from {sweep}, which was deleted with what it printed"
     else:
         other = next(s for s in log_files.STREAMS if s != stream)
         more = log_files.read(found.address(trial), log_files.file_name(other, worker))

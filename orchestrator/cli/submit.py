@@ -46,6 +46,8 @@ def submit(
     Example: geosweep submit sweeps/quickstart.yaml --address http://127.0.0.1:8265
     """
     from orchestrator.definition import model
+    from orchestrator.definition.addresses import secrets
+    from orchestrator.definition.overrides import without_secrets
     from orchestrator.kubernetes import profiles
     from orchestrator.kubernetes.code import fits
     from orchestrator.kubernetes.fit import RenderError
@@ -60,6 +62,10 @@ def submit(
             Exit.USAGE,
         )
     text, spec = readable(file, overrides)
+    for secret in secrets(text):
+        where = "put NAME into the Secret geosweep-tracking"
+        where = where if address.startswith("k8s") else "set NAME in the environment of the cluster's head"
+        fail(f"{file}: {secret.refusal('what a job brings is read by many', where)}", Exit.CHECK_FAILED)
     on_kubernetes = address.partition("://")[0] == "k8s"
     if fair or (on_kubernetes and profiles.load(profile).fair):
         fair_protocol.check(text, str(file))
@@ -67,7 +73,7 @@ def submit(
     stored = parcel is not None and on_kubernetes and "://" in root and not fits(parcel)
     order = Order(
         sweep_id=model.sweep_id(spec),
-        text=text,
+        text=without_secrets(text),
         file=str(file),
         root=root,
         profile=profile,

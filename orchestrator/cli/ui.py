@@ -44,6 +44,7 @@ def ui(
 
     Example: geosweep ui @last
     """
+    from orchestrator.definition.passwords import bare, whole
     from orchestrator.storage import folder
     from orchestrator.storage.errors import NotFound
     from orchestrator.storage.folder import read_json
@@ -58,21 +59,25 @@ def ui(
             raise
     if sweep and resolved.get("imported"):
         fail(f"{resolved['sweep_id']} was imported and has no MLflow runs; see: geosweep report {sweep}", Exit.USAGE)
-    uri = uri or resolved.get("tracking") or ""
+    uri = whole(uri or resolved.get("tracking") or "")
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
     if not uri:
         make_store(root)
-    page = _page(uri or embedded_uri(root), resolved, where)
+    try:
+        page = _page(uri or embedded_uri(root), resolved, where)
+    except ConnectionError as error:
+        fail(f"MLflow does not answer ({error})", Exit.UNREACHABLE)
     if page:
         _tell_verdict(folder.SweepFolder(root, resolved["sweep_id"]))
     if uri.startswith(("http://", "https://")):
-        _open(f"{uri.rstrip('/')}/{page}", browser)
+        _open(f"{bare(uri).rstrip('/')}/{page}", browser)
         return
     chosen = _port(port)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri or embedded_uri(root)]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--default-artifact-root", artifacts_of(root), "--host", "127.0.0.1"]
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri or embedded_uri(root)  # may hold a password, which `ps` would show
     environment["PYTHONSAFEPATH"] = "1"  # a `mlflow` or `fastapi.py` of the current folder is not meant
     server = subprocess.Popen([*command, "--port", str(chosen), "--workers", "1"], env=environment)
     try:

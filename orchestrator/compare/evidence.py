@@ -16,6 +16,7 @@ import pandas as pd
 
 import optim_core
 from orchestrator import parquet, results
+from orchestrator.compare.proof import of_trial
 from orchestrator.definition import optimizer_record, task_record, yaml12
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
@@ -210,7 +211,7 @@ class Evidence:
         if self.definition["budget"]["unit"] == "tokens":
             given = float(self.definition["budget"]["per_trial"])
             frame[TOKENS] = [t.result.grad_evals * given / t.job.budget for t in self.records]
-        frame["proof"] = pd.Series([dict(t.result.proof) for t in self.records], index=frame.index, dtype=object)
+        frame["proof"] = pd.Series([of_trial(t.result) for t in self.records], index=frame.index, dtype=object)
         return frame
 
     def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:
@@ -390,8 +391,7 @@ def unit_of(metric: str) -> str:
 
 def label_of(metric: str) -> str:
     """The metric with its unit, for an axis label."""
-    unit = unit_of(metric)
-    return f"{metric} ({unit})" if unit else metric
+    return f"{metric} ({unit})" if (unit := unit_of(metric)) else metric
 
 
 def words(parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -16,8 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.definition.states import Stage
+from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.pairing import PARITY
+from orchestrator.trial.job import Result
 from orchestrator.trial.program.proof import DECLARED, PROVED, UNKNOWN
 
 Level = dict[str, str]
@@ -46,6 +47,11 @@ def of_pairs(
             {"pairing": pairing(both), "compute": compute(both, str(budget["unit"]), float(budget["per_trial"]))}
         )
     return found
+
+
+def of_trial(result: Result) -> dict[str, Any]:
+    """What a trial's script proved, and where its reports end, in the budget's unit; empty for built-in training."""
+    return {**result.proof, "reached": result.grad_evals} if result.proof else {}
 
 
 def of_imported(mark: Mapping[str, Any]) -> dict[str, Level]:
@@ -97,6 +103,7 @@ def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
     if unit == "steps" and all(steps):
         return {"level": PROVED, "why": f"steps were counted{_other(steps, given)}{_gradients(both, counted)}"}
     why = _gradients(both, counted).removeprefix("; ") or f"{unit} were not counted"
+    why += _reached(both, unit, given)
     if all(p.get("budget") for p in both["proof"]):
         kept = any(p["budget"] == "kept" for p in both["proof"])
         return {
@@ -120,6 +127,19 @@ def _gradients(both: pd.DataFrame, counted: Sequence[float | None]) -> str:
     if (means.max() - means.min()) / means.mean() <= PARITY:
         return "; gradient evaluations were equal"
     return f"; gradient evaluations were {', '.join(f'{arm} {mean:,.0f}' for arm, mean in means.items())}"
+
+
+def _reached(both: pd.DataFrame, unit: str, given: float) -> str:
+    """Where the arms' own reports end, if that is not the same: a script that ends early has no equal budget."""
+    if not all("reached" in p for p in both["proof"]):
+        return ""
+    trained = both[both["state"] == State.COMPLETE]
+    ends = [float(p["reached"]) for p in trained["proof"]]
+    means = trained.assign(reached=ends).groupby("arm")["reached"].mean()
+    if len(means) < 2 or means.max() - means.min() <= PARITY * given:
+        return ""
+    told = ", ".join(f"{arm} {mean:,.4g}" for arm, mean in means.items())
+    return f"; they were unequal, as the scripts' last reports were at {told} of {given:,.10g} {unit}"
 
 
 def _and(words: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from orchestrator.compare import answer
 from orchestrator.compare.evidence import Evidence
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.protocol import seal
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
@@ -29,7 +30,7 @@ def tell(folder: SweepFolder, uri: str | None = None) -> str:
         if not runs.says(words):
             runs.send(None, {}, words, "; ".join(seal.stamps(folder)))
     except Exception as error:  # MLflow is only a copy; the sweep is complete without it
-        return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+        return f"{type(error).__name__}: {without_passwords((str(error).splitlines() or ['no message'])[0])[:200]}"
     return ""
 
 

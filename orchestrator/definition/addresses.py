@@ -1,6 +1,7 @@
-"""Addresses that messages go to (`notify`): secrets, never shown and never stored in a sweep's folder.
+"""Addresses in a sweep file that are secrets: where messages go (`notify`), and a password in `tracking.mlflow`.
 
-A reference to an environment variable, ${env:NAME}, is replaced by its value and may be stored.
+They are never shown, never stored in a sweep's folder, and never sent to a cluster. A reference to an environment
+variable, ${env:NAME}, is replaced by its value and may be stored.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.definition.passwords import kept
 from orchestrator.definition.yaml12 import YamlError, parse
 
 SECTION = "notify"
@@ -41,12 +44,35 @@ def is_secret(value: Any) -> bool:
     return isinstance(value, str) and not REFERENCE.fullmatch(value)
 
 
-def secrets(text: str) -> Iterator[tuple[str, str]]:
-    """(key, address) of the addresses in a sweep file."""
+@dataclass(frozen=True, kw_only=True)
+class Secret:
+    """An address in a sweep file that holds a secret."""
+
+    path: tuple[str, str]
+    """Its keys in the file."""
+    text: str
+    kept: str | None
+    """What may be stored in its place."""
+
+    def refusal(self, but: str, set_it: str) -> str:
+        """Why the file is not sent to a cluster, and what to write instead: a variable, and where to set it."""
+        what = "is an address that only its owner should know" if self.path[0] == SECTION else "holds credentials"
+        return f"{'.'.join(self.path)} {what}, but {but}; write ${{env:NAME}} and {set_it}"
+
+
+def secrets(text: str) -> Iterator[Secret]:
+    """The secrets in a sweep file."""
     try:
         document = parse(text).value
     except YamlError:
         return
-    given = document.get(SECTION) if isinstance(document, dict) else None
-    if isinstance(given, Mapping):
-        yield from ((key, value) for key, value in given.items() if key in EVENTS and is_secret(value))
+    if not isinstance(document, dict):
+        return
+    if isinstance(given := document.get(SECTION), Mapping):
+        for key, value in given.items():
+            if key in EVENTS and is_secret(value):
+                yield Secret(path=(SECTION, key), text=value, kept=None)
+    given = document.get("tracking")
+    uri = given.get("mlflow") if isinstance(given, Mapping) else None
+    if isinstance(uri, str) and kept(uri) != uri:
+        yield Secret(path=("tracking", "mlflow"), text=uri, kept=kept(uri))

@@ -130,6 +130,8 @@ def check_patterns(spec: Spec, arm: ArmSpec, where: Where) -> None:
             group = next((one for one in given if str(error).startswith(f"groups: {one}: ")), next(iter(given)))
             words = str(error).removeprefix(f"groups: {group}: ")
             raise where.error(_place(arm, group, where), words) from None
+        except TypeError as error:  # a value of the wrong kind
+            raise where.error(("arms", arm.name), f"{arm.optimizer} cannot be built at {config}: {error}") from error
 
 
 def _place(arm: ArmSpec, group: str, where: Where) -> Path:

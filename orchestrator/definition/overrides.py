@@ -130,14 +130,21 @@ def shown(word: str) -> str:
     return f"{key}={without_passwords(value)}"
 
 
-def without_addresses(text: str) -> str:
-    """A sweep file without the addresses of `notify`, which are secrets; references to variables stay."""
-    for key, _ in secrets(text):
+def without_secrets(text: str) -> str:
+    """A sweep file without the addresses and passwords that are secrets, also in comments; variables stay."""
+    for secret in secrets(text):
         wanted = copy.deepcopy(parse(text).value)
-        _put(wanted, (SECTION, key), None)
-        found = _edited(text, (SECTION, key), "null")
+        _put(wanted, secret.path, secret.kept)
+        found = _edited(text, secret.path, json.dumps(secret.kept))
         text = found if found is not None and _means(found, wanted) else json.dumps(wanted, indent=1) + "\n"
-    return text
+        told = text.replace(secret.text, secret.kept or "(not shown)")
+        text = told if _means(told, wanted) else text
+    lines = text.split("\n")
+    for i, line in enumerate(lines):
+        if (told := without_passwords(line)) != line:
+            rest = [*lines[:i], told, *lines[i + 1 :]]
+            lines = rest if _means("\n".join(rest), parse(text).value) else lines
+    return "\n".join(lines)
 
 
 def _set(text: str, file: str, word: str) -> tuple[Path, str]:
@@ -207,6 +214,8 @@ def _check_new(known: Mapping[str, Any], here: Path, parts: Sequence[str], whole
     """A key that the file lacks: one of the format, or the last one of the path where names are free."""
     key, fields = parts[0], fields_at((*here, parts[0]))
     if key in fields or (not fields and len(parts) == 1):
+        return
+    if here[-2:-1] == ("groups",) and len(here) in (2, 4):  # any hyperparameter of an optimizer
         return
     if here == ("task",) and is_program(whole.get("task") or {}):  # its keys are known, though the format has none
         fields = list(ProgramModel.model_fields)

@@ -114,6 +114,9 @@ def _check_metrics(given: ProgramModel, tuned: str, where: Where) -> None:
     found = set[str]()
     for i, entry in enumerate(given.metrics or ()):
         if len(entry) != 1:
+            if len(entry) == 2 and "step" in entry:
+                way_out = f"task: {{step: {entry['step']}, metrics: ...}}"
+                raise where.error(("task", "metrics", i), f"step belongs to the task, not to a source: {way_out}")
             raise where.error(("task", "metrics", i), "must name one source: pattern, jsonl, csv or tensorboard")
         ((kind, value),) = entry.items()
         if kind not in KINDS:

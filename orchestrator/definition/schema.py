@@ -194,7 +194,9 @@ class ResourcesModel(Model):
 class TrackingModel(Model):
     """Where runs are shown."""
 
-    mlflow: str | None = Field(None, description="MLflow tracking URI; null: the store inside the root folder.")
+    mlflow: str | None = Field(
+        None, description="MLflow tracking URI, with ${env:NAME} for secrets; null: the store inside the root folder."
+    )
 
 
 class NotifyModel(Model):

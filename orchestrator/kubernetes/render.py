@@ -17,6 +17,8 @@ import yaml
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.addresses import secrets
 from orchestrator.definition.model import Spec
+from orchestrator.definition.overrides import without_secrets
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.kubernetes import profiles
 from orchestrator.kubernetes.code import ANNOTATIONS, Code, applied_size
 from orchestrator.kubernetes.fit import RenderError, fit
@@ -85,11 +87,9 @@ def render(
     Raises SpecError for an invalid sweep or profile, RenderError for a sweep that cannot run on that cluster.
     """
     spec = sweep_file.loads(text, file)
-    if hidden := [key for key, _ in secrets(text)]:
-        raise RenderError(
-            f"notify.{hidden[0]} is an address that only its owner should know, but a manifest is read by many; "
-            "write ${env:NAME} and set the variable where the driver runs"
-        )
+    for secret in secrets(text):
+        raise RenderError(secret.refusal("a manifest is read by many", "put NAME into the Secret geosweep-tracking"))
+    text = without_secrets(text)  # in comments
     _check_root(root)
     _check_data(spec)
     _check_tracking(spec)
@@ -217,10 +217,9 @@ def _check_tracking(spec: Spec) -> None:
     uri = spec.tracking.mlflow
     if uri is None:
         return
-    if not uri.startswith(("http://", "https://")):
-        raise RenderError(f"tracking.mlflow is {uri!r}; on a cluster use a server, http(s)://..., or leave it out")
-    if "@" in uri:
-        raise RenderError("tracking.mlflow holds credentials; move them to the Secret geosweep-tracking")
+    if not uri.startswith(("http://", "https://", "${env:")):
+        shown = without_passwords(uri)
+        raise RenderError(f"tracking.mlflow is {shown!r}; on a cluster use a server, http(s)://..., or leave it out")
 
 
 def _labels(spec: Spec, component: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.storage import disk
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.object_store import StoreError
@@ -47,7 +48,7 @@ class Ending:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **asdict(self), "reason": without_passwords(self.reason)}
 
     def line(self) -> str:
         """The line that a job prints last."""

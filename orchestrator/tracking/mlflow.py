@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.definition.passwords import without_passwords
+from orchestrator.definition.passwords import whole, without_passwords
 from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.storage.object_store import near
@@ -72,7 +72,8 @@ class MlflowTracker:
         studies: int = 1,
         shown: mlflow_view.Shown | None = None,
     ) -> None:
-        self._uri, self._root, self._sweep_id, self._name = uri or embedded_uri(root), root, sweep_id, name
+        self._uri = whole(uri) if uri else embedded_uri(root)
+        self._root, self._sweep_id, self._name = root, sweep_id, name
         self._description, self._facts = description, dict(facts)
         self._several, self._unit = studies > 1, "study" if studies > 1 else "seed"
         self._shown = shown or mlflow_view.Shown(sweep_id=sweep_id, reported="")

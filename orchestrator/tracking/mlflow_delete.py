@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from orchestrator.definition.passwords import without_passwords
+from orchestrator.definition.passwords import whole, without_passwords
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.mlflow import SWEEP, embedded_uri
 
@@ -29,7 +29,7 @@ class MlflowRuns:
         from mlflow.tracking import MlflowClient
 
         try:
-            self._client = MlflowClient(uri or embedded_uri(root))
+            self._client = MlflowClient(whole(uri) if uri else embedded_uri(root))
             experiment = self._client.get_experiment_by_name(name)
             if experiment is not None:
                 self._views = (experiment.experiment_id, sweep_id)

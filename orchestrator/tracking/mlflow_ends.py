@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orchestrator.definition.passwords import whole, without_passwords
 from orchestrator.definition.states import State
 from orchestrator.storage.ending import DONE
 from orchestrator.tracking import mlflow_failed
@@ -58,7 +59,7 @@ def tell(*, uri: str | None, root: Path, sweep_id: str, name: str, how: str) -> 
     from mlflow.tracking import MlflowClient
 
     try:
-        client = MlflowClient(uri or embedded_uri(root))
+        client = MlflowClient(whole(uri) if uri else embedded_uri(root))
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             return
@@ -68,4 +69,4 @@ def tell(*, uri: str | None, root: Path, sweep_id: str, name: str, how: str) -> 
             if parent.info.status == "RUNNING":
                 client.set_terminated(parent.info.run_id, "FINISHED" if how == DONE else "KILLED")
     except (MlflowException, OSError) as error:
-        raise ConnectionError((str(error).splitlines() or ["no answer"])[0]) from None
+        raise ConnectionError(without_passwords((str(error).splitlines() or ["no answer"])[0])) from None

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.definition.passwords import without_passwords
+from orchestrator.definition.passwords import bare, whole, without_passwords
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, NOTE, STAGE, SWEEP, TRIAL
@@ -67,7 +67,7 @@ class MlflowReport:
             make_store(root)
         for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
             os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
-        self._uri, self._sweep_id, self._name = uri or embedded_uri(root), sweep_id, name
+        self._uri, self._sweep_id, self._name = whole(uri) if uri else embedded_uri(root), sweep_id, name
 
     def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
         """Log the folder `report` and the arms' points; set or remove the `exploratory` tag on the parent and the
@@ -136,7 +136,7 @@ class MlflowReport:
         client = MlflowClient(self._uri)
         experiment = client.get_run(self._runs(client)[0]).info.experiment_id
         view = mlflow_view.Shown(sweep_id=self._sweep_id, reported="").answer
-        return f"{self._uri.rstrip('/')}/{mlflow_view.page_of(experiment, view)}"
+        return f"{bare(self._uri).rstrip('/')}/{mlflow_view.page_of(experiment, view)}"
 
     def _where(self, of_report: str, of_note: str) -> str:
         """Where the full report is; a report of another verdict is identified as such."""

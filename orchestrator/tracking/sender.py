@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from orchestrator.definition.passwords import without_passwords
 from orchestrator.storage.periodic import in_background
 from orchestrator.storage.retry import backoff
 
@@ -104,7 +105,7 @@ class Sender:
             task()
             return True
         except Exception as error:
-            said = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+            said = f"{type(error).__name__}: {without_passwords((str(error).splitlines() or ['no message'])[0])[:200]}"
             self._opened = False  # the request may have succeeded with only the response lost; `open` checks again
         try:
             self._ping()

@@ -7,14 +7,16 @@ Nothing is uploaded for a sweep that uses only registered names.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import method
+from orchestrator.definition.addresses import secrets
 from orchestrator.definition.model import Spec
-from orchestrator.definition.overrides import without_addresses
+from orchestrator.definition.overrides import without_secrets
 from orchestrator.definition.parts import TASK, section_of
 from orchestrator.remote import Parcel
 from orchestrator.storage.object_store import own_scratch
@@ -28,6 +30,8 @@ LIMIT = 100_000_000
 """Bytes of all files together: code and small data. Larger data sets belong on the cluster."""
 LARGEST = 5
 DATA_SET = "dataset.json"
+LONGEST = 1_000_000
+"""Bytes of a sweep file."""
 
 
 def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int = LIMIT) -> Parcel | None:
@@ -60,7 +64,8 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
     if requirements and requirements.resolve().relative_to(base).as_posix() not in carried:
         raise CannotTravel(_missing("environment.requirements", requirements, base))
     _check_size(base, carried, limit)
-    _check_secrets(carried, file)
+    _hide_secrets(carried)
+    _check_secrets(carried)
     contents = Contents(sweep=file.relative_to(base).as_posix(), paths=paths)
     return Parcel(
         archive=pack(carried, contents, own_scratch() / "code"),
@@ -189,13 +194,25 @@ def _check_size(base: Path, carried: Mapping[str, Path], limit: int) -> None:
     )
 
 
-def _check_secrets(carried: Mapping[str, Path], sweep: Path) -> None:
-    """Addresses that the sweep file notifies may be in it: its driver sends to them."""
+def _hide_secrets(carried: dict[str, Path]) -> None:
+    """Sweep files that hold addresses or passwords are replaced by copies without them: only their driver needs those,
+    and it runs here.
+    """
     for name, path in carried.items():
-        content = path.read_bytes()
-        if path == sweep:
-            content = without_addresses(content.decode(errors="replace")).encode()
-        if (hit := found_in(content)) is not None:
+        if path.suffix not in (".yaml", ".yml") or path.stat().st_size > LONGEST:
+            continue
+        text = path.read_bytes().decode(errors="replace")
+        if any(secrets(text)):
+            clean = without_secrets(text).encode()
+            place = own_scratch() / "code" / "without-secrets" / hashlib.sha256(clean).hexdigest()
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(clean)
+            carried[name] = place
+
+
+def _check_secrets(carried: Mapping[str, Path]) -> None:
+    for name, path in carried.items():
+        if (hit := found_in(path.read_bytes())) is not None:
             raise CannotTravel(
                 f"{name}:{hit[1]}: this looks like {hit[0]}, which must not leave this machine; read it from the "
                 f"environment instead, or list the file in {IGNORE}"

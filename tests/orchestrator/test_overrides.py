@@ -69,6 +69,11 @@ def test_a_value_gets_its_place_and_nothing_else_changes(word: str) -> None:
     assert found.text.endswith(f"\n# given on the command line: {word}\n")
 
 
+def test_a_group_may_get_another_hyperparameter() -> None:
+    text = 'groups: {g: {match: ["*.bias"]}}\n'
+    assert parse(overrides.overridden(text, "asked.yaml", ["groups.g.lr=1"]).text).value["groups"]["g"]["lr"] == 1
+
+
 def test_an_effective_file_is_the_same_sweep() -> None:
     words = ["budget.trials_per_arm=4", "arms.sam.parameters.sam_radius.max=1", "budget.trials_per_arm=5"]
     found = overrides.overridden(TEXT, "asked.yaml", words)

@@ -165,6 +165,9 @@ def test_the_words_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert line(tmp_path, "${args_no_hyphens}") == [word.removeprefix("--") for word in ARGS]
     assert json.loads(line(tmp_path, "${args_json}")[0]) == PARAMETERS
     assert json.loads(Path(line(tmp_path, "${args_json_file}")[0]).read_text()) == PARAMETERS
+    given = {"optim.lr": 0.1, "optim.name": "sgd", "lr": 1, "lr.max": 2, "a.b.c": [1], "a.b": {"d": 2}}
+    nested = {"optim": {"lr": 0.1, "name": "sgd"}, "lr": 1, "lr.max": 2, "a.b.c": [1], "a": {"b": {"d": 2}}}
+    assert command.nested(given) == nested
     assert line(tmp_path, "${envvar:HERE}", "--x=${seed}/${budget}") == ["there", "--x=3/40"]
 
 

@@ -103,6 +103,35 @@ seeds: {tune: 1, confirm: 6}
 """
 
 
+UNMOVED = "every configuration measured exactly the same: the script seems to read none of its parameters"
+
+
+@pytest.mark.slow
+def test_a_script_that_reads_nothing_is_told_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "any.py").write_text('for step in 1, 2:\n    print(\'{"step": %d, "loss": 1.5}\' % step)\n')
+    (tmp_path / "deaf.yaml").write_text(DOTTED.replace("confirm: 6", "confirm: 2"))
+    assert UNMOVED in called(monkeypatch, capfd, "run", "deaf.yaml", "--executor", "debug", "--no-tracking").err
+
+
+@pytest.mark.slow
+def test_an_arm_that_ends_early_is_told_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its script is not counted; its own reports show that it had half of the budget."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "any.py").write_text(
+        "import json, sys\nfor step in (1, 2) if '--task.k=1' in sys.argv else (1,):\n"
+        "    print(json.dumps({'step': step, 'loss': len(str(sys.argv))}))\nsys.stdout.write('{\"step\": 2, \"lo')\n"
+    )
+    (tmp_path / "early.yaml").write_text(DOTTED)
+    assert called(monkeypatch, capfd, "run", "early.yaml", "--executor", "debug", "--no-tracking").code == 0
+    [pair] = called(monkeypatch, capfd, "compare", "--json").document["pairs"]
+    assert "the scripts' last reports were at one 2, two 1 of 2 steps" in pair["proof"]["compute"]["why"]
+
+
 @pytest.mark.slow
 def test_names_of_our_sections_are_a_scripts_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -115,6 +144,7 @@ def test_names_of_our_sections_are_a_scripts_own(
     (tmp_path / "dotted.yaml").write_text(DOTTED)
     done = called(monkeypatch, capfd, "run", "dotted.yaml", "--executor", "debug", "--no-tracking")
     assert done.code == 0, done.err
+    assert UNMOVED not in done.err
     assert called(monkeypatch, capfd, "verify", "--json").document["problems"] == []
     assert "its own task" not in called(monkeypatch, capfd, "compare").out
     [pair] = called(monkeypatch, capfd, "compare", "--json").document["pairs"]

@@ -23,6 +23,7 @@ BEYOND: dict[str, str] = {
     "names of optimizers, arguments, tasks, metrics, samplers and their kinds, which are in code": """
         group_key_null lr_null outcome_of_everything outcome_share_in_percent q_as_text readers_of_digits
         bad_task_value game_in_two_processes game_without_players group_gets_nothing group_key_of_all
+        group_beside_a_wrong_kind
         group_key_refused group_key_unknown group_key_without_meaning group_matches_nothing group_mixed_by_a_rotation
         group_of_players list_refused list_where_a_number_is lr_as_text lr_negative mapping_where_a_number_is
         name_of_nobody name_of_two_sections noise_out_of_range not_an_optimizer objective_unknown objective_wrong_goal

@@ -6,7 +6,7 @@
     ${args}                    --name=value for every parameter
     ${args_no_boolean_flags}   likewise, but --name for true and nothing for false
     ${args_no_hyphens}         name=value
-    ${args_json}               all parameters as one JSON object
+    ${args_json}               all parameters as one JSON object; dotted names are nested: optim.lr is lr in optim
     ${args_json_file}          the path of a file that holds it
     ${envvar:NAME}             an environment variable
 
@@ -108,10 +108,10 @@ def _filled(word: str, given: Given, parameters: Mapping[str, Any]) -> str:
             case "program":
                 return str(given.program)
             case "args_json":
-                return json.dumps(parameters)
+                return json.dumps(nested(parameters))
             case "args_json_file":
                 path = given.folder / "parameters.json"
-                path.write_text(json.dumps(parameters, indent=1), encoding="utf-8")
+                path.write_text(json.dumps(nested(parameters), indent=1), encoding="utf-8")
                 return str(path)
             case "envvar":
                 return os.environ.get(found[2] or "", "")
@@ -126,6 +126,20 @@ def _filled(word: str, given: Given, parameters: Mapping[str, Any]) -> str:
         return found[0]
 
     return MACRO.sub(value, word)
+
+
+def nested(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with dots in names as levels. A name below one that has a value of its own stays as it is."""
+    found: dict[str, Any] = {}
+    for key, value in sorted(parameters.items(), key=lambda item: item[0].count(".")):
+        *above, last = key.split(".")
+        place = found
+        if any(".".join(above[:n]) in parameters for n in range(1, len(above) + 1)):
+            above, last = [], key
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return found
 
 
 def text(value: Any) -> str:
