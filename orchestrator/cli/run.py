@@ -41,6 +41,7 @@ from orchestrator.cli.k8s_options import Fair
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
 from orchestrator.definition.states import SweepState
+from orchestrator.trial import noticed
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
@@ -215,7 +216,7 @@ def show_end(ended: Launched, options: Options) -> None:
 
     show(display.arms_table(ended.spec, ended.folder))
     if ended.spec.task.is_program:
-        for line in results.unread(results.ended_trials(ended.folder)):
+        for line in noticed.unread(results.ended_trials(ended.folder)):
             say(line, "yellow")
     show_stamps(seal.stamps(ended.folder))
     next_steps(*_following(ended, options))

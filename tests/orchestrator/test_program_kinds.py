@@ -11,6 +11,7 @@ import pytest
 from orchestrator import results
 from orchestrator.definition.states import State
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial import noticed
 from orchestrator.trial.job import Result
 from tests.orchestrator.command import environment, fresh
 from tests.orchestrator.test_program_ends import PROGRAMS, records, run
@@ -164,7 +165,7 @@ def test_a_parameter_that_the_script_never_looks_at_is_said(tmp_path: Path) -> N
         budget=10,
     )
     folder = run(text, tmp_path)
-    said = results.unread(results.ended_trials(folder))
+    said = noticed.unread(results.ended_trials(folder))
     assert said == ["the script never looked at momentun of sgd: what it is there changes nothing"]
 
 
