@@ -153,9 +153,8 @@ def test_three_lines(tmp_path: Path) -> None:
         (one.result, MetricLog(folder.trial(name) / "metrics.jsonl").points()) for name, one in records(folder).items()
     ]
     assert {result.state for result, _ in found} == {State.COMPLETE}, [result.error for result, _ in found]
-    by_optimizer = {result.metrics["cost/steps"]: (result, points) for result, points in found}
-    assert set(by_optimizer) == {40.0, 20.0}
-    for result, points in by_optimizer.values():
+    assert {result.metrics["cost/steps"] for result, _ in found} == {40.0, 20.0}
+    for result, points in found:
         assert result.grad_evals == result.proof["grad_evals"] == 40
         assert (result.proof["seed"], result.proof["budget"]) == (True, "given")
         assert points[-1]["step"] == 40  # in gradient evaluations
