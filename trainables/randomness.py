@@ -16,10 +16,7 @@ def seed_all(seed: int) -> None:
     """Seed every generator."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)  # CUDA's generators too, also when CUDA starts later
-    else:
-        seed_torch(seed)
+    torch.manual_seed(seed)
 
 
 def seed_torch(seed: int) -> None:
