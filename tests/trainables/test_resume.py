@@ -36,8 +36,7 @@ def training(name: str) -> Training:
     task = task_for(name)
 
     recipe = RECIPE if isinstance(task, Masked) else replace(RECIPE, accumulate=1, clip_norm=0.0)
-    budget = 40 if isinstance(task, Masked) else 60  # of gradients, of which a step of a game takes more
-    return Training(task, builder(name), budget=budget, seed=3, evaluations=4, recipe=recipe)
+    return Training(task, builder(name), budget=60, seed=3, evaluations=4, recipe=recipe)
 
 
 def told(run: Training, points: list[Any]) -> Any:
