@@ -296,7 +296,7 @@ def _drive(
         )
         notifying.ended(notifier, folder, outcome)
     except Exception as error:
-        notifier.end("failed", f"the driver crashed: {notifying.first_line(error)}", state="failed")
+        notifier.end("failed", f"the driver crashed: {notifying.first_line(error)}", state=SweepState.FAILED)
         raise
     finally:
         executor.close()
