@@ -163,3 +163,13 @@ def test_a_folder_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     table = parquet.trials_table(find(tmp_path, EARLIER.name))
     assert str(table.schema.field("param.lr").type) == "double"
     assert table["param.lr"].null_count == 0
+    stored = pq.read_table(EARLIER / "results" / "trials.parquet")
+    assert (
+        table.select(stored.column_names)
+        .cast(stored.schema)
+        .replace_schema_metadata()
+        .equals(stored.replace_schema_metadata())
+    ), "every column that it had says what it said"
+    assert parquet.metrics_table(find(tmp_path, EARLIER.name)).equals(
+        pq.read_table(EARLIER / "results" / "metrics.parquet").replace_schema_metadata()
+    )
