@@ -185,11 +185,11 @@ def _over_studies(
 ) -> dict[str, Any]:
     """The `best` entry of an arm with several studies."""
     ended = {i: row for i, row in studies.items() if row["stage"] is Stage.CONFIRM} or studies
-    favourite = min(ended, key=lambda i: (goal.loss(tuned[arm, i]), i))
+    favorite = min(ended, key=lambda i: (goal.loss(tuned[arm, i]), i))
     return {
-        **ended[favourite],
+        **ended[favorite],
         "value": sum(row["value"] for row in ended.values()) / len(ended),
-        "study": favourite,
+        "study": favorite,
         "studies": [{"study": i, **row} for i, row in sorted(studies.items())],
     }
 

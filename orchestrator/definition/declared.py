@@ -1,4 +1,4 @@
-"""What a sweep file declares about its own judgement: the analysis, waived rules, controls. Checked, then sealed."""
+"""What a sweep file declares about its own judgment: the analysis, waived rules, controls. Checked, then sealed."""
 
 from __future__ import annotations
 
