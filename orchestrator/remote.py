@@ -133,7 +133,7 @@ def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
         raise NotFound(f"no sweep on {where}; start one with: geosweep submit FILE")
     if name == "@last":
         return attempts[-1]
-    matches = [i for i in newest if i == name] or [i for i in newest if i.startswith(name)]
+    matches = [i for i in newest if i == name] or [i for i in newest if name and i.startswith(name)]
     if len(matches) == 1:
         return newest[matches[0]]
     listing = ", ".join(matches or newest)

@@ -103,6 +103,8 @@ def test_picked_by_prefix() -> None:
         pick(made, "a", "x")
     with pytest.raises(NotFound, match="ab-2"):
         pick(made, "c", "x")
+    with pytest.raises(NotFound, match="names no sweep"):
+        pick(made[:1], "", "x")
     with pytest.raises(NotFound, match="geosweep submit"):
         pick([], "@last", "x")
 
