@@ -61,7 +61,7 @@ def extend(
 ) -> None:
     """Add studies, configurations or confirm seeds to a sweep: nothing is retrained, the id stays.
 
-    What was seen of its results before is sealed, and stamps later verdicts, which are found at the alpha that that
+    What was seen of its results before is sealed, and stamps later verdicts, which are found at the alpha that this
     look has left.
 
     Example: geosweep extend @last --studies +4
