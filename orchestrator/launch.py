@@ -27,7 +27,7 @@ from orchestrator.remote import CODE, Parcel
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
-from orchestrator.scheduling.studies import teachers
+from orchestrator.scheduling.studies import check_sampler, teachers
 from orchestrator.scheduling.waiting import clock
 from orchestrator.storage import disk, ending, object_store
 from orchestrator.storage.errors import NoWorkers
@@ -168,10 +168,13 @@ def launch(
 
 
 def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> None:
-    """Take the arms' trial steps for a new sweep whose trials run on this machine. Raises SpecError."""
-    here = options.steps and not (options.elsewhere or spec.resources.gpu)
-    new = here and not SweepFolder(root, sweep_id(spec)).path.exists()
-    if new and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
+    """Of a new sweep, try its sampler and, if trials run on this machine, the arms' first steps. Raises SpecError."""
+    foreign, here = method.is_foreign(spec.method.name), options.steps and not (options.elsewhere or spec.resources.gpu)
+    if not (foreign or here) or SweepFolder(root, sweep_id(spec)).path.exists():
+        return
+    if foreign:
+        check_sampler(spec, text)
+    if here and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
         say(left_out)
 
 

@@ -291,7 +291,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 def judged(error: BaseException) -> tuple[Exit, str] | None:
     """(exit code, message) for an error that users can fix or that is not ours; None for an unexpected one."""
-    from orchestrator.definition.errors import BudgetSpent, CannotSearch, SpecError, TrialsFailed, UsageError
+    from orchestrator.definition.errors import BudgetSpent, SpecError, TrialsFailed, UsageError
     from orchestrator.protocol.errors import CodeChanged, ControlFailed, Unfair
     from orchestrator.storage import disk
     from orchestrator.storage.errors import Damaged, Held, NotFound, Unreachable
@@ -307,7 +307,6 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
         NotFound: Exit.NOT_FOUND,
         NotShared: Exit.USAGE,
         CannotTravel: Exit.CHECK_FAILED,
-        CannotSearch: Exit.INVALID_FILE,
         ControlFailed: Exit.CHECK_FAILED,
         Unfair: Exit.CHECK_FAILED,
         Damaged: Exit.CHECK_FAILED,

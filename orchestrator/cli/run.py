@@ -278,7 +278,7 @@ def validate(
 
     Example: geosweep validate sweeps/quickstart.yaml
     """
-    from orchestrator.definition import model
+    from orchestrator.definition import method, model
     from orchestrator.definition import plan as planning
 
     left_out = ""
@@ -290,6 +290,11 @@ def validate(
             identity = model.sweep_id(definition)
         except SpecError as error:
             raise error if skip_steps or error.rest is None else _with_steps(error, error.rest, asked) from None
+        if method.is_foreign(definition.method.name):
+            from orchestrator.scheduling.studies import check_sampler
+
+            with asked.located():
+                check_sampler(definition, asked.text)
         if not skip_steps:
             from orchestrator.protocol import rehearsal
 

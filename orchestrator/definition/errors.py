@@ -69,10 +69,6 @@ class BudgetSpent(RuntimeError):  # noqa: N818
     """A limit of the budget ended the sweep before all its trials were done."""
 
 
-class CannotSearch(ValueError):  # noqa: N818
-    """A sampler that cannot search this space or these objectives."""
-
-
 def read(file: Path) -> str:
     """The text of a file that the user named. Raises UnreadableError."""
     try:

@@ -15,11 +15,14 @@ from orchestrator.scheduling.arm_study import ArmStudy, study_name
 from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.stopping import Stopper
 from orchestrator.search.designs import design_for
-from orchestrator.search.foreign import maker, rehearse
+from orchestrator.search.foreign import check as check_sampler
+from orchestrator.search.foreign import maker
 from orchestrator.search.optuna import OptunaStudy, stable_seed
 from orchestrator.search.optuna_storage import delete_studies, storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, find, read_json
+
+__all__ = ["check_sampler", "forget", "learn", "open_arms", "reopen", "space_of", "teachers"]
 
 
 def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[str, ArmStudy]:
@@ -36,13 +39,10 @@ def open_arms(spec: Spec, folder: SweepFolder, url: str | None = None) -> dict[s
 def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int | None) -> ArmStudy:
     name, trials = study_name(arm.name, index), planning.configurations(spec, arm)
     share = 1.0 if spec.method.name in DESIGNS else spec.method.random_share
-    make, goals = maker(spec.method), (spec.metric.goal, *(o.goal for o in spec.objectives))
-    if make is not None:
-        rehearse(make, spec.method.name, arm.parameters, goals)
     study = OptunaStudy(
         kept,
         name=f"{folder.sweep_id}/{name}",
-        goals=goals,
+        goals=(spec.metric.goal, *(o.goal for o in spec.objectives)),
         parameters=arm.parameters,
         constraints=spec.constraints,
         facts=planning.facts(spec, arm),
@@ -50,7 +50,7 @@ def _open(spec: Spec, folder: SweepFolder, kept: Any, arm: ArmSpec, index: int |
         design_size=round(share * (spec.budget.first_trials or trials)),
         seed=stable_seed(spec.method.seed, arm.name, *([] if index is None else [index])),
         sampler=spec.method.name,
-        make=make,
+        make=maker(spec.method),
     )
     tune, confirm = spec.seeds.tune_of(index or 1), spec.seeds.confirm_of(index or 1)
     strict, rule = spec.method.replay == "strict", spec.early_terminate

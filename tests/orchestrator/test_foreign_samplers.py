@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from orchestrator.definition import method, model, sweep_file
-from orchestrator.definition.errors import CannotSearch, SpecError
+from orchestrator.definition.errors import SpecError
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
 from orchestrator.protocol import seal
@@ -23,6 +24,7 @@ from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_search import run, study
+from tests.verbs import called
 
 OWN = """import optuna
 
@@ -150,12 +152,39 @@ def test_refused_with_its_place(given: dict[str, Any], at: str, words: str) -> N
     assert caught.value.key == at
 
 
-def test_a_sampler_that_cannot_search_here_is_refused_before_the_start(tmp_path: Path) -> None:
-    with pytest.raises(
-        CannotSearch, match=r"own_sampler.NoLogarithms cannot search here: ValueError: lr has a logarithm"
-    ):
-        run(tmp_path, method={"name": "own_sampler.NoLogarithms"})
-    assert not list(tmp_path.glob("*/trials/*"))
+CMA = "optuna.samplers.CmaEsSampler"
+PROPOSES = "cannot propose a configuration of arm adamw"
+
+
+@pytest.mark.parametrize(
+    ("given", "at", "words"),
+    [
+        ({"name": "own_sampler.NoLogarithms"}, "method.name", f"{PROPOSES}: ValueError: lr has a logarithm; change"),
+        ({"name": CMA, "arguments": {"seeds": 1}}, "method.arguments.seeds", "has no argument 'seeds'"),
+        (
+            {"name": CMA, "arguments": {"sigma0": "abc"}},
+            "method.arguments.sigma0",
+            f"{PROPOSES}.*without sigma0 it can",
+        ),
+        (
+            {"name": CMA, "arguments": {"n_startup_trials": 15, "sigma0": "abc"}},
+            "method.arguments.sigma0",
+            f"{PROPOSES}.*without sigma0 it can",
+        ),
+    ],
+)
+def test_a_sampler_that_cannot_propose_is_refused_before_the_start(
+    given: dict[str, Any], at: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """By `validate` and by `run`, with its place; no folder is made."""
+    monkeypatch.chdir(tmp_path)
+    Path("sweep.yaml").write_text(text(**given))
+    for verb in ("validate", "--skip-steps"), ("run", "--executor", "debug", "--no-tracking", "--skip-steps"):
+        done = called(monkeypatch, capfd, verb[0], "sweep.yaml", *verb[1:])
+        assert done.code == 3, done.out + done.err
+        assert re.search(rf"sweep.yaml:\d+:\d+: {at}: .*{words}", " ".join(done.err.split())), done.err
+    assert not (tmp_path / "runs").exists()
 
 
 IN_PARTS = """from .rules import Falling
@@ -276,7 +305,7 @@ def test_lists_and_shares_near_one_are_rehearsed_as_they_are_stored() -> None:
     ]
     make = maker(sweep_file.loads(sweep_text(method="optuna.samplers.TPESampler")).method)
     assert make is not None
-    rehearse(make, "TPESampler", space, [Goal.MINIMIZE])
+    rehearse(make, space, [Goal.MINIMIZE])
 
 
 @pytest.mark.parametrize("name", [".x", "a..b", "optuna.", "own samplers.X", "own_broken.Sampler"])
