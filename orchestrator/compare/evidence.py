@@ -16,7 +16,6 @@ import pandas as pd
 
 import optim_core
 from orchestrator import parquet, results
-from orchestrator.compare.proof import of_trial
 from orchestrator.definition import optimizer_record, task_record, yaml12
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
@@ -211,7 +210,7 @@ class Evidence:
         if self.definition["budget"]["unit"] == "tokens":
             given = float(self.definition["budget"]["per_trial"])
             frame[TOKENS] = [t.result.grad_evals * given / t.job.budget for t in self.records]
-        frame["proof"] = pd.Series([of_trial(t.result) for t in self.records], index=frame.index, dtype=object)
+        frame["proof"] = pd.Series([dict(t.result.proof) for t in self.records], index=frame.index, dtype=object)
         return frame
 
     def _demote(self, frame: pd.DataFrame, column: str, goal: Goal) -> None:

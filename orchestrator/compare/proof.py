@@ -18,7 +18,6 @@ import pandas as pd
 
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.pairing import PARITY
-from orchestrator.trial.job import Result
 from orchestrator.trial.program.proof import DECLARED, PROVED, UNKNOWN
 
 Level = dict[str, str]
@@ -47,11 +46,6 @@ def of_pairs(
             {"pairing": pairing(both), "compute": compute(both, str(budget["unit"]), float(budget["per_trial"]))}
         )
     return found
-
-
-def of_trial(result: Result) -> dict[str, Any]:
-    """What a trial's script proved, and where its reports end, in the budget's unit; empty for built-in training."""
-    return {**result.proof, "reached": result.grad_evals} if result.proof else {}
 
 
 def of_imported(mark: Mapping[str, Any]) -> dict[str, Level]:
@@ -103,14 +97,13 @@ def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
     if unit == "steps" and all(steps):
         return {"level": PROVED, "why": f"steps were counted{_other(steps, given)}{_gradients(both, counted)}"}
     why = _gradients(both, counted).removeprefix("; ") or f"{unit} were not counted"
-    why += _reached(both, unit, given)
+    ends = _reports_end(both, given)
+    found = {"reports": ends} if ends else {}
     if all(p.get("budget") for p in both["proof"]):
         kept = any(p["budget"] == "kept" for p in both["proof"])
-        return {
-            "level": DECLARED,
-            "why": f"{'trials were stopped at the budget' if kept else 'the budget was passed on'}; {why}",
-        }
-    return {"level": UNKNOWN, "why": f"no budget was passed on; {why}"}
+        why = f"{'trials were stopped at the budget' if kept else 'the budget was passed on'}; {why}"
+        return {"level": DECLARED, "why": why, **found}
+    return {"level": UNKNOWN, "why": f"no budget was passed on; {why}", **found}
 
 
 def _other(counts: Sequence[float | None], given: float) -> str:
@@ -129,17 +122,21 @@ def _gradients(both: pd.DataFrame, counted: Sequence[float | None]) -> str:
     return f"; gradient evaluations were {', '.join(f'{arm} {mean:,.0f}' for arm, mean in means.items())}"
 
 
-def _reached(both: pd.DataFrame, unit: str, given: float) -> str:
-    """Where the arms' own reports end, if that is not the same: a script that ends early has no equal budget."""
-    if not all("reached" in p for p in both["proof"]):
+def _reports_end(both: pd.DataFrame, given: float) -> str:
+    """`sam 8, sgd 4`: where the reports of scripts end, if that is not the budget, or not the same in both arms.
+
+    The last report of a script that counts from zero is one step before the end.
+    """
+    if not any("told" in p for p in both["proof"]):
         return ""
     trained = both[both["state"] == State.COMPLETE]
-    ends = [float(p["reached"]) for p in trained["proof"]]
-    means = trained.assign(reached=ends).groupby("arm")["reached"].mean()
-    if len(means) < 2 or means.max() - means.min() <= PARITY * given:
+    if not all("told" in p for p in trained["proof"]):
         return ""
-    told = ", ".join(f"{arm} {mean:,.4g}" for arm, mean in means.items())
-    return f"; they were unequal, as the scripts' last reports were at {told} of {given:,.10g} {unit}"
+    means = trained.assign(told=[float(p["told"]) for p in trained["proof"]]).groupby("arm")["told"].mean()
+    within = PARITY * given
+    if means.max() - means.min() > within or given - means.min() > max(within, 1.0):
+        return ", ".join(f"{arm} {mean:,.4g}" for arm, mean in means.items())
+    return ""
 
 
 def _and(words: Sequence[str]) -> str:

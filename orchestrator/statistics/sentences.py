@@ -24,12 +24,20 @@ Document = Mapping[str, Any]
 
 def sentence(pair: Document, metric: str) -> str:
     """One comparison."""
-    at = f", at {pair['currency']}" if pair.get("currency") else ""
+    at = _at(pair)
     ahead = f"ahead {_among(pair)} {pair['outperforms']:.0%} of {_count(pair)}"
     amount, verdict = f"{_amount(pair, metric)}{at}, p {pair['p_holm']:.2g} (Holm)", pair["verdict"]
     if verdict == "equivalent":
         amount = f"{_amount(pair, metric)}{at}, p {pair['p_equivalent']:.2g} (equivalence, Holm), {_count(pair)}"
     return f"{_said(pair, amount, ahead)}{_when(pair)}{_turned(pair)}{_origin(pair)}.{_proof(pair)}"
+
+
+def _at(pair: Document) -> str:
+    """The budget of both; of scripts whose own reports end elsewhere it is only what was declared."""
+    if not pair.get("currency"):
+        return ""
+    ends = pair.get("proof", {}).get("compute", {}).get("reports")
+    return f", declared {pair['currency']} (their own reports end at {ends})" if ends else f", at {pair['currency']}"
 
 
 def _amount(pair: Document, metric: str) -> str:

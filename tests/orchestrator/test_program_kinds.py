@@ -57,8 +57,9 @@ def test_argparse(tmp_path: Path) -> None:
     )
     assert [p["step"] for p in a[1]] == [10, 20, 30, 40]
     assert set(a[1][-1]["metrics"]) == {"train_loss", "val_loss"}
+    counts = {"grad_evals": 40.0, "steps": 40, "told": 40}
     for result, *_ in (a, b):
-        assert result.proof == {"seed": True, "budget": "given", "batches": 16, "grad_evals": 40.0, "steps": 40}
+        assert result.proof == {"seed": True, "budget": "given", "batches": 16, **counts}
     assert a[0].init_digest
     assert (a[0].init_digest, a[0].data_digest) == (b[0].init_digest, b[0].data_digest)  # one seed
     assert a[0].value != b[0].value

@@ -129,7 +129,21 @@ def test_an_arm_that_ends_early_is_told_on(
     (tmp_path / "early.yaml").write_text(DOTTED)
     assert called(monkeypatch, capfd, "run", "early.yaml", "--executor", "debug", "--no-tracking").code == 0
     [pair] = called(monkeypatch, capfd, "compare", "--json").document["pairs"]
-    assert "the scripts' last reports were at one 2, two 1 of 2 steps" in pair["proof"]["compute"]["why"]
+    assert pair["proof"]["compute"]["reports"] == "one 2, two 1"
+    said = " ".join(called(monkeypatch, capfd, "compare").out.split())
+    assert "declared 2 steps each (their own reports end at one 2, two 1)" in said
+    assert "at 2 steps each" not in said
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [((8, 8), ""), ((7, 7), ""), ((8, 4), "a 8, b 4"), ((4, 4), "a 4, b 4"), ((8, None), ""), ((None, None), "")],
+)
+def test_where_own_reports_end(ends: tuple[float | None, float | None], said: str) -> None:
+    """Counted from zero, the last of eight steps is the seventh; where no step was stated, nothing is claimed."""
+    shown = [{"budget": "given", **({} if end is None else {"told": end})} for end in ends]
+    both = pd.DataFrame({"arm": ["a", "b"], "state": ["COMPLETE", "COMPLETE"], "proof": shown})
+    assert proof.compute(both, "steps", 8.0).get("reports", "") == said
 
 
 @pytest.mark.slow

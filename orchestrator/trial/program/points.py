@@ -34,6 +34,8 @@ class Points:
         """Whether a step beyond the budget was reported."""
         self.beyond: float | None = None
         """The first reported step, if it was beyond the budget."""
+        self.told: float | None = None
+        """The last step that the script itself stated."""
         self._held: dict[str, Any] | None = None
         self._seen, self._again, self._stamp = 0, False, 0
 
@@ -64,7 +66,7 @@ class Points:
                 self.beyond = told if not self.all and self.beyond is None else self.beyond
                 self.over = True
                 return
-            step = max(self.last, told)
+            step = self.told = max(self.last, told)
         else:
             step = max(self.last, min(self.last + job.budget / job.evaluations, job.budget)) if tuned else self.last
         if not given:

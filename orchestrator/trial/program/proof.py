@@ -52,8 +52,8 @@ class Shown:
         """What a continuing run inherits from this one."""
         return {"init": self.init, "data": self.data, "batches": self.batches}
 
-    def document(self) -> dict[str, Any]:
-        """As stored with the trial's result.
+    def document(self, told: float | None = None) -> dict[str, Any]:
+        """As stored with the trial's result. `told`: the last step that the script itself stated, if any.
 
         If fewer backward passes than steps were seen, some were missed: gradients are not counted.
         """
@@ -64,4 +64,5 @@ class Shown:
             "batches": self.batches,
             "grad_evals": self.grad_evals if whole else None,
             "steps": self.steps if self.steps and self.whole else None,
+            **({} if told is None else {"told": told}),
         }

@@ -358,7 +358,7 @@ class ProgramSession:
             value = job.goal.best(values) if job.select == "best" else values[-1]
         elif state is State.DIVERGED:
             value = metrics[job.metric] = float(job.program["worst"])
-        proof = self._shown.document()
+        proof = self._shown.document(self._points.told)
         if self._shown.unread:
             self._facts["unread"] = ", ".join(self._shown.unread)
         metrics |= {f"cost/{name}": float(proof[name]) for name in ("grad_evals", "steps") if proof[name]}
