@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import State
 from orchestrator.storage.periodic import in_background
 from orchestrator.trial.job import Job, Report, Result
@@ -45,7 +46,8 @@ class Notifier:
         self._pending: dict[str, list[tuple[str, str]]] = defaultdict(list)  # event -> (trial, its message)
         self._told_at: dict[str, float] = {}
         self._running: dict[str, None] = {}
-        self._heard_at, self._stuck, self._closing = time.monotonic(), False, False
+        self._heard_at, self._stuck, self._closing = time.monotonic(), False, threading.Event()
+        self._progress: dict[str, Any] = {}  # trial -> what its last report said
         self._thread: threading.Thread | None = None
         if self._targets:
             self._thread = threading.Thread(target=self._work, daemon=True, name="notifier")
@@ -57,17 +59,24 @@ class Notifier:
         self._running[job.trial_id] = None
 
     def on_report(self, job: Job, report: Report) -> None:
-        """It makes progress."""
-        self._hear()
+        """It lives; a report that says nothing new, as of a script that is silent, is no progress."""
+        by_clock = job.program.get("unit") == "seconds"
+        says = report.evaluation, dict(report.metrics), 0.0 if by_clock else report.grad_evals
+        if self._progress.get(job.trial_id) != says:
+            self._progress[job.trial_id] = says
+            self._hear()
 
     def on_end(self, job: Job, result: Result | Report) -> None:
         """It ended or is paused."""
         self._hear()
         self._running.pop(job.trial_id, None)
+        self._progress.pop(job.trial_id, None)
         if isinstance(result, Result) and result.state is State.FAILED:
             self._note("failed", job.trial_id, (result.error.strip().splitlines() or ["no traceback"])[-1])
         elif isinstance(result, Result) and result.state is State.DIVERGED:
-            self._note("diverged", job.trial_id, f"after {result.grad_evals:g} gradient evaluations")
+            self._note(
+                "diverged", job.trial_id, f"after {result.grad_evals:g} {WORDS[job.program.get('unit', 'grad_evals')]}"
+            )
 
     def on_recover(self, job: Job, result: Result) -> None:
         """Already reported by the earlier driver."""
@@ -80,7 +89,7 @@ class Notifier:
         """Send what is pending, for at most CLOSE_S."""
         if self._thread is None:
             return
-        self._closing = True
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(CLOSE_S)
         if self._thread.is_alive():
@@ -118,13 +127,18 @@ class Notifier:
         """Turn events into messages, and check whether the sweep has stalled."""
         now = time.monotonic()
         for event in ("failed", "diverged"):
-            due = self._closing or now - self._told_at.get(event, float("-inf")) >= GAP_S
+            due = self._closing.is_set() or now - self._told_at.get(event, float("-inf")) >= GAP_S
             with self._lock:
                 told = self._pending.pop(event, []) if due else []
             if told:
                 self._told_at[event] = now
                 self._put(event, _trials(event, told), {"trials": [trial for trial, _ in told]})
-        if self._running and not self._stuck and not self._closing and now - self._heard_at >= self._stuck_after:
+        if (
+            self._running
+            and not self._stuck
+            and not self._closing.is_set()
+            and now - self._heard_at >= self._stuck_after
+        ):
             self._stuck = True
             running = list(self._running)
             names = ", ".join(running[:MOST])
@@ -139,10 +153,17 @@ class Notifier:
                 return
             except Exception as error:
                 why, final = _reason(error), _is_final(error) or attempt + 1 == ATTEMPTS
-            if final:
+            if final or self._hurried():
                 break
-            time.sleep(PAUSE_S)
+            if self._closing.is_set():
+                time.sleep(PAUSE_S)
+            elif self._closing.wait(PAUSE_S) and self._hurried():
+                break
         self._say(f"notify.{event} was not sent: {_host(address)} {why}")
+
+    def _hurried(self) -> bool:
+        """Whether the sweep is over and more is to be sent, for which there would be no time if this were retried."""
+        return self._closing.is_set() and self._queue.qsize() > 1  # besides the end
 
 
 def _host(address: str) -> str:

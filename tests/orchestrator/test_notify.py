@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 
 from orchestrator.definition.model import sweep_id
+from orchestrator.definition.states import State
 from orchestrator.definition.sweep_file import loads
 from orchestrator.storage.folder import find
 from orchestrator.tracking.notify import Notifier, message
+from orchestrator.trial.job import Report
 from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -165,6 +168,44 @@ def test_a_sweep_that_stands_still_is_told_once(call: Any, tmp_path: Path, serve
     [(_, body, _)] = server.got
     assert body["trials"] == [record.trial_id]
     assert "no trial has reported" in body["text"]
+
+
+def test_a_report_without_progress_is_none(call: Any, tmp_path: Path, server: Server) -> None:
+    """The worker of a silent script reports all the time that it lives."""
+    run(call, tmp_path, "--no-tracking")
+    record = TrialRecord.read(next((tmp_path / "runs").glob("*/trials/*/result.json")).parent)
+    assert record is not None
+    found = Notifier("fit-1", {"stuck": server.url}, stuck_after_s=0.2, say=print)
+    found.on_start(record.job)
+    deadline = time.monotonic() + 10
+    while not server.got and time.monotonic() < deadline:
+        seconds = time.monotonic()
+        found.on_report(record.job, Report(trial_id=record.trial_id, grad_evals=1.0, metrics={"x": 1}, seconds=seconds))
+        time.sleep(0.01)
+    found.close()
+    assert len(server.got) == 1
+
+
+def test_a_message_that_cannot_be_sent_keeps_no_other_one_back(
+    call: Any, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is retried at the end while another message waits. A script's trial is counted in its own unit."""
+    monkeypatch.setattr("orchestrator.tracking.notify.PAUSE_S", 60.0)
+    run(call, tmp_path, "--no-tracking")
+    record = TrialRecord.read(next((tmp_path / "runs").glob("*/trials/*/result.json")).parent)
+    assert record is not None
+    server.answers, said = [500], list[str]()
+    found = Notifier("fit-1", dict.fromkeys(("diverged", "done"), server.url), stuck_after_s=60, say=said.append)
+    job, result = replace(record.job, program={"unit": "steps"}), replace(record.result, state=State.DIVERGED)
+    found.on_end(job, replace(result, grad_evals=8.0))
+    deadline = time.monotonic() + 10
+    while not server.got and time.monotonic() < deadline:
+        time.sleep(0.01)
+    found.end("done", "done")
+    found.close()
+    assert [body["event"] for _, body, _ in server.got] == ["diverged", "done"]
+    assert server.got[0][1]["text"].endswith(" diverged after 8 steps")
+    assert said == ["notify.diverged was not sent: 127.0.0.1 answers 500"]
 
 
 @pytest.mark.parametrize(
