@@ -33,7 +33,7 @@ def diverged(trials: Iterable[TrialRecord]) -> dict[str, str]:
 
 def unread(trials: Sequence[TrialRecord]) -> list[str]:
     """A sentence for each arm that a script was given parameters of which it looked at in no trial, or one if none of
-    them changed a result.
+    them changed a result; and one on output that may have been cut off.
     """
     found: dict[str, set[str]] = {}
     for one in trials:
@@ -45,7 +45,16 @@ def unread(trials: Sequence[TrialRecord]) -> list[str]:
         for arm, names in found.items()
         if names
     ]
-    return said or _unmoved(trials)
+    return [*(said or _unmoved(trials)), *_unended(trials)]
+
+
+def _unended(trials: Sequence[TrialRecord]) -> list[str]:
+    """A sentence if the last line of a script's output has no line end: if it was cut off there, its value is wrong."""
+    found = {one.trial_id: one.result.facts["rest"] for one in trials if one.result.facts.get("rest")}
+    if not found:
+        return []
+    of = next(iter(found)) if len(found) == 1 else f"{len(found)} trials, such as {next(iter(found))},"
+    return [f"the output of {of} ends with {next(iter(found.values()))!r} and no line end: is its value cut off?"]
 
 
 def _unmoved(trials: Sequence[TrialRecord]) -> list[str]:

@@ -15,7 +15,7 @@ from orchestrator.definition.states import State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import log_files
+from orchestrator.trial import log_files, noticed
 from orchestrator.trial.job import Result
 from orchestrator.trial.record import TrialRecord
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 PROGRAMS = Path(__file__).parent / "programs"
 WAYS = ("well", "silent", "usage", "raises", "memory", "cuda", "code", "killed", "segfault", "forks", "gigabyte",
-        "long-line", "half", "diverges", "deaf")  # fmt: skip
+        "long-line", "half", "cut", "diverges", "deaf")  # fmt: skip
 TEXT = """
 schema_version: 1
 name: strange
@@ -117,6 +117,14 @@ def test_what_went_well_has_its_last_value(ended: dict[str, Result], way: str, v
     assert ended[way].state is State.COMPLETE
     assert ended[way].value == value
     assert ended[way].grad_evals == 8  # steps: the unit of its budget
+
+
+def test_a_value_that_may_be_cut_off_is_told(strange: SweepFolder, ended: dict[str, Result]) -> None:
+    """A last line without its end is read, as many scripts end so, but never in silence."""
+    assert ended["cut"].facts["rest"] == "step=8 loss=9."
+    assert "rest" not in ended["half"].facts
+    said = noticed.unread(list(records(strange).values()))
+    assert any("ends with 'step=8 loss=9.' and no line end" in one for one in said)
 
 
 def test_what_a_failed_one_printed_last_is_shown_once(strange: SweepFolder, ended: dict[str, Result]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.trial.program.output import tail
 from orchestrator.trial.program.process import Ended
@@ -39,6 +41,20 @@ def memory_kills() -> int:
         if found:
             return int(found[1])
     return 0
+
+
+def unusual(ended: Ended, rest: Sequence[Any], values: Sequence[float]) -> dict[str, str]:
+    """Facts about how a script ended; `rest`: rows in the last line of its output, if that has no line end.
+
+    Such a line is read as it is, since many scripts end so; but a script that was cut off there looks the same.
+    """
+    found = {}
+    if ended.left and not ended.told:
+        were = "process was" if ended.left == 1 else "processes were"
+        found["left"] = f"{ended.left} {were} left behind when it ended, and killed"
+    if rest and len(values) > len(rest):
+        found["rest"] = ended.rest[-80:]
+    return found
 
 
 def words(name: str, ended: Ended, logs: Path, *, memory_killed: bool) -> Words:

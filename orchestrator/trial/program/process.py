@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.trial import log_files
@@ -39,6 +39,8 @@ class Ended:
     """How this worker ended it: terminated, killed; empty: it ended by itself."""
     failed: str = ""
     """Why it could not be started."""
+    rest: str = ""
+    """The last line of its output, if it has no line end."""
 
 
 class Script:
@@ -61,7 +63,7 @@ class Script:
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "status")}
         given = json.dumps({"command": list(command), "status": pipes["status"][1], "grace": grace})
         self._ended: Ended | None = None
-        self._over, self._said = threading.Event(), ""
+        self._over = threading.Event()
         self.spoke = time.monotonic()
         """The time of its last output."""
         try:
@@ -147,12 +149,12 @@ class Script:
                     break
             for key in list((ready.get_map() or {}).values()):
                 os.close(key.fd)
-        self._said = lines.rest()
-        if self._said:
-            self._heard(self._said)
+        rest = lines.rest()
+        if rest:
+            self._heard(rest)
         for log in self._logs.values():
             log.close()
-        self._ended = _told(status)
+        self._ended = replace(_told(status), rest=rest)
         self._keeper.wait()
         if self._keeper.stdin is not None:
             with contextlib.suppress(OSError):

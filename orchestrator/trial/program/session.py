@@ -295,9 +295,7 @@ class ProgramSession:
         left = how.told or (how.code == 0 and (self._channel.folder / "left").exists())
         if self._place.stop_asked() and left and not self._over_budget:
             return self._drained()
-        if how.left and not how.told:
-            were = "process was" if how.left == 1 else "processes were"
-            self._facts["left"] = f"{how.left} {were} left behind when it ended, and killed"
+        self._facts |= ending.unusual(how, [row for one in self._sources for row in one.line(how.rest)], values)
         if "silent" in self._facts:
             message = f"{name} printed nothing for {self._facts['silent']} s (training.step_timeout) and was killed"
             return self._finish(State.FAILED, error=message)
@@ -374,7 +372,7 @@ class ProgramSession:
             last_lines=last_lines(str(self._folder))
             if error and "\n" not in error
             else "",  # otherwise the error contains them
-            facts={k: v for k, v in self._facts.items() if k in ("runs", "left", "unread")},
+            facts={k: v for k, v in self._facts.items() if k in ("runs", "left", "unread", "rest")},
             code=self._code,
             proof=proof,
         )
