@@ -47,8 +47,10 @@ def system(value: Any) -> System | None:
     ):
         return WANDB
     inner = list(value.values())
-    if value.keys() & {"param_space", "tune_config"} or (
-        inner and all(isinstance(one, Mapping) and len(one.keys() & RAY_KEYS) >= 2 for one in inner)
+    if (
+        value.keys() & {"param_space", "tune_config"}
+        or len(value.keys() & RAY_KEYS) >= 2
+        or (inner and all(isinstance(one, Mapping) and len(one.keys() & RAY_KEYS) >= 2 for one in inner))
     ):
         return RAY
     return None
