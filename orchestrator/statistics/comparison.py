@@ -125,8 +125,11 @@ def compare(
     found = paired(trials, metric, stopped, parity, choice)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha, "level": level}
     question |= {"span": span_of(bounds), "looks": tests(race), "searches": found.searches}
-    compared = {arm: found.values[arm] for arm in arms}
-    pairs = compare_values(compared, baseline=baseline, **question)
+    chosen = [pair for pair in chosen_pairs(arms, baseline) if _same_task(found, *pair)]
+    if not chosen and len(arms) > 1:
+        raise Refused(f"no arm has the task of {baseline}, the baseline: {found.notes[0]}")
+    raw = {(a, b): differences(found.values[a], found.values[b]) for a, b in chosen}
+    pairs = compare_differences(raw, **question)
     copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
     asked = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha, "level": level}
     made = document(trials, found, pairs, asked) | {
@@ -135,6 +138,10 @@ def compare(
     }
     few = too_few(made) if found.unit == "study" else ""
     return {**made, "notes": [*found.notes, few] if few else list(found.notes)}
+
+
+def _same_task(found: Paired, a: str, b: str) -> bool:
+    return not found.tasks or any(a in arms and b in arms for arms in found.tasks)
 
 
 def check_baseline(baseline: str | None, arms: Sequence[str]) -> None:

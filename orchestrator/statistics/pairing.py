@@ -19,7 +19,7 @@ import pandas as pd
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.intervals import Array
 from orchestrator.statistics.refused import Refused as Refused
-from orchestrator.statistics.same_task import NOTHING, Choice, check_streams, chosen_by_arms
+from orchestrator.statistics.same_task import NOTHING, Choice, by_task, check_streams, chosen_by_arms
 
 FLOOR, PARITY = 6, 0.02
 NOBODY: Mapping[str, int] = {}
@@ -73,6 +73,8 @@ class Paired:
     """(arm, study) pairs whose confirm trials all diverged."""
     own_task: tuple[str, ...] = ()
     """Parameters of the task that each arm chose itself."""
+    tasks: tuple[tuple[str, ...], ...] = ()
+    """Arms that have the same task, group by group; empty: all of them."""
     notes: tuple[str, ...] = ()
     """Notes on studies that did not go as planned."""
 
@@ -100,7 +102,8 @@ def paired(
     unspent = _same_budget(confirm, parity)
     found = _ready(trials, confirm, arms, metric, several)
     notes = (*chosen, *unspent, *found.notes)
-    return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), notes=notes)
+    tasks = tuple(map(tuple, by_task(confirm, choice))) if parity.streams else ()
+    return replace(found, own_task=tuple(chosen_by_arms(confirm, choice)), tasks=tasks, notes=notes)
 
 
 def unpaired(trials: pd.DataFrame, metric: str, parity: Parity = IN_GRAD_EVALS) -> Paired:

@@ -5,11 +5,12 @@ from the same space, the choice is part of what was tuned. Over studies that is 
 parameters that it found): study r of one arm and study r of the other still have the same seeds and the same search,
 and differences over studies do not need common weights. With one search per arm, two configurations would have to be
 compared on paired seeds, and those are no longer paired: refused. Values that the file fixes differently for different
-arms make a different task, and are refused too, unless the file declares that this is intended.
+arms make a different task: only arms with the same one are compared, unless the file declares that this is intended.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,9 +42,43 @@ NOTHING = Choice()
 
 
 def check_streams(confirm: pd.DataFrame, choice: Choice, *, several: bool) -> list[str]:
-    """Raises Refused unless trials of one seed are paired as far as `choice` allows; returns notes for the reader."""
+    """Raises Refused unless trials of one seed are paired as far as `choice` allows; returns notes for the reader.
+
+    Arms to which the file gives different tasks are checked by themselves (`by_task`).
+    """
+    confirm, groups = _with_task(confirm, choice), by_task(confirm, choice)
+    if len(groups) < 2:
+        return _check(confirm, choice, several=several)
+    notes = [_check(confirm[confirm["arm"].isin(arms)], choice, several=several) for arms in groups]
+    rows = confirm.drop_duplicates("arm")
+    why = _refusal(rows, [name for name in _differing(list(rows["task"])) if name not in choice.searched], choice)
+    alike = "; ".join(", ".join(arms) for arms in groups)
+    return [f"Only arms with the same task are compared ({alike}): {why}.", *dict.fromkeys(itertools.chain(*notes))]
+
+
+def by_task(confirm: pd.DataFrame, choice: Choice) -> list[list[str]]:
+    """Arms that have the same task by the file, group by group; all in one group where no two of them have, or where
+    the difference is declared to be intended.
+    """
+    confirm = _with_task(confirm, choice)
+    found: dict[str, list[str]] = {}
+    for arm, rows in confirm.groupby("arm"):
+        fixed = {json.dumps({k: v for k, v in json.loads(task).items() if k not in choice.searched}, sort_keys=True)
+                 for task in rows["task"]}  # fmt: skip
+        if len(fixed) > 1:
+            return [sorted(set(confirm["arm"]))]
+        found.setdefault(fixed.pop(), []).append(str(arm))
+    if choice.declared or all(len(arms) < 2 for arms in found.values()):
+        return [sorted(set(confirm["arm"]))]
+    return list(found.values())
+
+
+def _with_task(confirm: pd.DataFrame, choice: Choice) -> pd.DataFrame:
     tasks = [_task(row, choice) for row in confirm["parameters"]] if "parameters" in confirm else [{}] * len(confirm)
-    confirm = confirm.assign(task=[json.dumps(task, sort_keys=True) for task in tasks])
+    return confirm.assign(task=[json.dumps(task, sort_keys=True) for task in tasks])
+
+
+def _check(confirm: pd.DataFrame, choice: Choice, *, several: bool) -> list[str]:
     apart: dict[str, set[tuple[Any, Any]]] = {}
     for (study, seed), rows in confirm.groupby(["study", "seed"]):
         for _, alike in rows.groupby("task"):
@@ -81,7 +116,7 @@ def _differing(tasks: Sequence[str]) -> list[str]:
     return [n for n in sorted({n for one in read for n in one}) if len({json.dumps(one.get(n)) for one in read}) > 1]
 
 
-def _refusal(rows: pd.DataFrame, names: Sequence[str], choice: Choice, *, several: bool) -> str:
+def _refusal(rows: pd.DataFrame, names: Sequence[str], choice: Choice, *, several: bool = False) -> str:
     words = "; ".join(f"{name} is {_values(rows, name)}" for name in names)
     if choice.declared:
         return ""

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.statistics.comparison import compare
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.same_task import Choice
 from orchestrator.statistics.sentences import headline, notes, sentence, too_few
 
 QUESTION: dict[str, Any] = {"metric": "m", "goal": "maximize"}
@@ -213,3 +214,27 @@ def test_the_twin_is_not_in_the_family() -> None:
     twin = document["twin"]
     assert (twin["a"], twin["b"], twin["p_holm"]) == ("sgd-twin", "sgd", twin["p"])
     assert [p["alone"] for p in compare(t, **QUESTION)["pairs"]].count("interval") == 2
+
+
+def test_arms_with_one_task_are_compared_beside_those_with_another() -> None:
+    """As the file gives them: what each arm found by its own search groups no arms."""
+    noise = {"a": 0.0, "b": 0.4, "c": 0.4}
+    rows = [
+        {"sweep_id": "s", "arm": arm, "study": 1, "stage": "confirm", "trial_id": f"{arm}-{seed}", "seed": seed,
+         "state": "COMPLETE", "parameters": json.dumps({"task.noise": value}), "grad_evals": 8.0,
+         "init_digest": f"w{seed}", "data_digest": f"d{seed}{value}", "loss": value + 0.1 * seed + 0.01 * ord(arm)}
+        for arm, value in noise.items() for seed in range(6)
+    ]  # fmt: skip
+    asked: dict[str, Any] = {"metric": "loss", "goal": "minimize", "choice": Choice()}
+    document = compare(pd.DataFrame(rows), **asked)
+    assert [(p["a"], p["b"]) for p in document["pairs"]] == [("b", "c")]
+    assert document["notes"][0].startswith(
+        "Only arms with the same task are compared (a; b, c): task.noise is 0.0 in a"
+    )
+    with pytest.raises(Refused, match=r"no arm has the task of a, the baseline"):
+        compare(pd.DataFrame(rows), **asked, baseline="a")
+    with pytest.raises(Refused, match=r"not paired: task.noise is 0.0 in a, 0.4 in b"):
+        compare(pd.DataFrame([row for row in rows if row["arm"] != "c"]), **asked)
+    searched = {**asked, "choice": Choice(searched=frozenset({"task.noise"}))}
+    with pytest.raises(Refused, match=r"chosen by each arm from the same space"):
+        compare(pd.DataFrame(rows), **searched)
