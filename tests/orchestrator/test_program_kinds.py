@@ -193,6 +193,24 @@ def test_epochs_with_three_lines(tmp_path: Path) -> None:
     assert result.proof["steps"] == 12
 
 
+def test_a_configuration_file_with_three_lines(tmp_path: Path) -> None:
+    """Its own file stays; what the sweep gives wins over it. SAM takes half as many steps."""
+    found = trained(
+        tmp_path,
+        "program: config_trial.py",
+        'command: ["${interpreter}", "${program}", "--config", "config_trial.yaml"]',
+        arms="{sgd: {optimizer: sgd}, sam: {optimizer: sam, parameters: {sam_radius: 0.05}}}\n"
+        "parameters: {lr: 0.1, size: 4}",
+        unit="grad_evals",
+        metric="objective",
+    )
+    assert {result.metrics["cost/steps"] for result, *_ in found} == {16.0, 8.0}
+    for result, points, _ in found:
+        assert result.proof["grad_evals"] == points[-1]["step"] == 16
+        assert (result.proof["seed"], result.proof["budget"]) == (True, "given")
+    assert len({result.init_digest for result, *_ in found}) == 1
+
+
 def test_three_lines_alone(tmp_path: Path) -> None:
     """Without a sweep: plain defaults, metrics printed, nothing written, and no warning."""
     env = {k: v for k, v in environment().items() if not k.startswith("GEOSWEEP")}
