@@ -269,7 +269,8 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
 def _budget(spec: Spec, folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str]:
     """What each trial was given, and for a budget in seconds how close it came."""
     counted = program.declared(definition(spec), spec.report_metric).COUNTS
-    yield currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
+    given = currency.spoken({"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}, counted)
+    yield f"budget: {given}" if spec.task.is_program else given  # which a script may leave
     for arm, found in calibration.read(folder).items():
         done = [t.result for t in ended if t.job.arm == arm and t.job.stage is Stage.CONFIRM]
         seconds = [result.seconds for result in done if result.state is State.COMPLETE]

@@ -125,7 +125,8 @@ def _top(
 def _facts_line(evidence: Evidence, task: str) -> str:
     """`digits (noise 0.4) · 480 gradient evaluations per trial · 9 paired confirm seeds`."""
     amount = currencies.amount(evidence)
-    each = f"{amount} per trial" if amount else "cost per trial unknown"
+    given = "given to each trial" if evidence.is_program else "per trial"
+    each = f"{amount} {given}" if amount else "cost per trial unknown"
     imported = evidence.resolved.get("imported")
     what = f"imported from {imported['source']}" if imported else f"{evidence.task} ({task})"
     return f"{what} · {each} · {_design(evidence)}"
