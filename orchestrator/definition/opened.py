@@ -63,7 +63,7 @@ def watch() -> None:
 
 
 @contextmanager
-def children() -> Iterator[None]:
+def forks() -> Iterator[None]:
     """Notice the processes that multiprocessing starts in the context; some ways of starting one raise no event."""
     before = repr(process._process_counter)  # type: ignore[attr-defined]
     try:

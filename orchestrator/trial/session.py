@@ -145,7 +145,7 @@ class TrialSession:
             disk.named(self._folder),
             self._printed.attached(),
             self._ambient,
-            opened.children(),
+            opened.forks(),
             termination.exits_raise(),
         ):
             existing = read_result(self._folder) if anew else None
