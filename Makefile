@@ -9,15 +9,18 @@ DOCS := .venv/.installed-docs
 quickstart: $(RUN)
 	$(BIN)/geosweep run sweeps/quickstart.yaml
 
+# a third of a test's time is waiting, for processes, ports and grace periods: three workers keep two cores busy
+WORKERS ?= 3
+
 # COVER=90 also measures coverage and asks for so many per cent of it; tracing every call takes as long again as the tests
 test: $(DEV)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" $(if $(COVER),--cov --cov-report=term --cov-fail-under=$(COVER))
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not long" $(if $(COVER),--cov --cov-report=term --cov-fail-under=$(COVER))
 
 faults: $(DEV)
 	$(BIN)/python -m pytest -m long -rs
 
 check: $(DEV)
-	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not long" -x
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long" -x
 
 fmt: $(DEV)
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ from geosweep._reports import Listener, TrialReport
 from geosweep._sweep import Sweep
 from orchestrator import launch
 from orchestrator.definition import given_sweep as overriding
-from orchestrator.definition import places
+from orchestrator.definition import model, places
 from orchestrator.definition.errors import BudgetSpent, UsageError, read
 from orchestrator.definition.model import Spec
 from orchestrator.storage import folder as folders
@@ -133,10 +133,10 @@ def run(
     return found
 
 
-def load(sweep: str = "@last", *, root: str | os.PathLike[str] | None = None) -> Sweep:
-    """The sweep with this id or unique prefix, or the latest one (`@last`); it may still be running elsewhere.
+def load(sweep: str | os.PathLike[str] = "@last", *, root: str | os.PathLike[str] | None = None) -> Sweep:
+    """The sweep with this id or unique prefix, of this folder or sweep file, or the latest one (`@last`).
 
-    Raises NotFound with the available sweeps.
+    It may still be running elsewhere. Raises NotFound with the available sweeps, SpecError for an invalid file.
 
     >>> import geosweep
     >>> try:
@@ -145,7 +145,12 @@ def load(sweep: str = "@last", *, root: str | os.PathLike[str] | None = None) ->
     ...     print(error)
     no sweep under nowhere/; name another --root, or start one with: geosweep run FILE
     """
-    return Sweep(folders.find(root_at(root), sweep))
+    if not isinstance(sweep, str | os.PathLike):
+        raise UsageError(f"a sweep is named by an id or a path, and not by a {type(sweep).__qualname__}")
+    name = os.fspath(sweep)
+    if name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        name = model.sweep_id(read_sweep(Path(name))[0])
+    return Sweep(folders.find(root_at(root), name))
 
 
 def read_sweep(given: Given, overrides: Mapping[str, Any] = NO_OVERRIDES) -> tuple[Spec, str]:

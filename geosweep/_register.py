@@ -32,7 +32,7 @@ def task(name: str | T) -> T | Callable[[T], T]:
     """
     if isinstance(name, str):
         return trainables.task(name)
-    return trainables.task(name.__name__)(name)
+    return trainables.task(_class(name).__name__)(name)
 
 
 @overload
@@ -61,13 +61,19 @@ def register(thing: str | C, name: str = "") -> C | Callable[[C], C]:
     """
     if isinstance(thing, str):
         return lambda cls: _registered(cls, thing)
-    return _registered(thing, name or thing.__name__)
+    return _registered(thing, name or _class(thing).__name__)
 
 
 def _registered(cls: C, name: str) -> C:
-    if issubclass(cls, trainables.Task):
+    if issubclass(_class(cls), trainables.Task):
         return trainables.task(name)(cls)
     if issubclass(cls, Optimizer):
         optim_core.adopt(name, cls)
         return cls
     raise TypeError(f"{cls.__qualname__} is neither a geosweep.Task nor a torch.optim.Optimizer")
+
+
+def _class(thing: C) -> C:
+    if not isinstance(thing, type):
+        raise TypeError(f"{thing!r} is neither a class nor a name")
+    return thing

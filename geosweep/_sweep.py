@@ -17,6 +17,7 @@ from orchestrator import parquet, results
 from orchestrator.compare import answer, sweep_table
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report import publish, tables
+from orchestrator.definition.columns import PARAMETER
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
 from orchestrator.storage.folder import SweepFolder, read_json
@@ -93,7 +94,7 @@ class Sweep:
                     "stage": str(row["stage"]),
                     "trial_id": row["trial_id"],
                     **({"study": row["study"]} if "study" in row else {}),
-                    **{parquet.PARAMETER + name: value for name, value in row["parameters"].items()},
+                    **{PARAMETER + name: value for name, value in row["parameters"].items()},
                 }
             )
         columns = ["arm", "value", "n", "stage", "trial_id"]
@@ -131,7 +132,7 @@ class Sweep:
                     "stage": str(row["stage"]),
                     "tried": row["configurations"],
                     **({name: against.get(name) for name in ("difference", "ratio", "slowdown")} if baseline else {}),
-                    **{parquet.PARAMETER + name: row["parameters"].get(name) for name in document["varied"]},
+                    **{PARAMETER + name: row["parameters"].get(name) for name in document["varied"]},
                     **row["columns"],
                 }
             )

@@ -25,6 +25,7 @@ from orchestrator.statistics.intervals import bounds_of, cut_words, interval_tex
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
+from orchestrator.trial import noticed
 from orchestrator.trial.chosen import chosen_words
 from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job, Report, Result
@@ -236,7 +237,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
     for name in (unit if several else "n", each_trial, "spent in all"):
         table.add_column(name, justify="right")
     ended = counted(results.ended_trials(folder))
-    goal, gone = Goal(task.METRICS[spec.report_metric].goal), results.diverged(ended)
+    goal, gone = Goal(task.METRICS[spec.report_metric].goal), noticed.diverged(ended)
 
     def rank(arm: str) -> float:
         found = values[metrics[0]].get(arm)

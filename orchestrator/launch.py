@@ -178,8 +178,8 @@ def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> 
 def _facts(spec: Spec, options: Options) -> dict[str, str]:
     """The provenance, with the digest of the uploaded code and the versions of a third-party sampler."""
     facts = runner.provenance()
-    if travelled := os.environ.get(CODE, options.parcel.digest if options.parcel else ""):
-        facts["code"] = travelled
+    if traveled := os.environ.get(CODE, options.parcel.digest if options.parcel else ""):
+        facts["code"] = traveled
     if method.is_foreign(spec.method.name):
         versions = ", ".join(f"{name} {version}" for name, version in method.identity(spec.method).items())
         facts["sampler"] = f"{spec.method.name} ({versions})"
@@ -296,7 +296,7 @@ def _drive(
         )
         notifying.ended(notifier, folder, outcome)
     except Exception as error:
-        notifier.end("failed", f"the driver crashed: {notifying.first_line(error)}", state="failed")
+        notifier.end("failed", f"the driver crashed: {notifying.first_line(error)}", state=SweepState.FAILED)
         raise
     finally:
         executor.close()

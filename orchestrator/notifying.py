@@ -53,7 +53,7 @@ def notifier(definition: Spec, folder: SweepFolder, say: Callable[[str], None]) 
 def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
     """Notify how a driver ended; nothing if it was stopped on request."""
     if outcome.refusal:
-        found.end("failed", outcome.refusal, state="failed")
+        found.end("failed", outcome.refusal, state=SweepState.FAILED)
     if outcome.state not in (SweepState.DONE, SweepState.BUDGET):
         return
     status, best = results.status(folder, held=False), results.best(folder)

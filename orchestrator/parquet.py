@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from orchestrator.definition.columns import PARAMETER, of_metric
 from orchestrator.protocol import feasible, seal
 from orchestrator.results import ended_trials
 from orchestrator.storage import typed_column, whole
@@ -32,8 +33,6 @@ TRIAL_COLUMNS = {
     "init_digest": pa.string(),
     "data_digest": pa.string(),
 }
-PARAMETER = "param."
-"""Prefix of the column name of a hyperparameter."""
 METRIC_SCHEMA = pa.schema(
     [("trial_id", pa.string()), ("step", pa.float64()), ("name", pa.string()), ("value", pa.float64())]
 )
@@ -59,6 +58,7 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
     Column `param.NAME` has the type of all values that the sweep may try (see `typed_column`) and is null for a trial
     without it. Column `lineage` (JSON, as in `job.Job`) exists where hyperparameters changed during training, and
     `superseded` where a study was extended and then chose another configuration: these confirm trials do not count.
+    A metric with the name of another column is in `metric.NAME`.
     """
     trials = ended_trials(folder) if ended is None else ended
     rows = [_row(folder.sweep_id, t) for t in trials]
@@ -73,9 +73,19 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
     used = {t.trial_id for t in counted(trials)}
     if len(used) < len(trials):
         columns["superseded"] = pa.array([t.trial_id not in used for t in trials], pa.bool_())
+    asked = _asked(folder)
     for name in sorted({name for t in trials for name in t.result.metrics}):
-        columns[name] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
+        columns[of_metric(name, asked)] = pa.array([t.result.metrics.get(name) for t in trials], pa.float64())
     return pa.table(columns)
+
+
+def _asked(folder: SweepFolder) -> frozenset[str]:
+    """The metrics that the sweep tunes or reports."""
+    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    definition = resolved.get("definition", {})
+    objectives = [o["name"] for o in definition.get("objectives", ())]
+    named = [definition.get("metric", {}).get("name"), resolved.get("report_metric"), *objectives]
+    return frozenset(name for name in named if name)
 
 
 def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, list[Any]]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from orchestrator import parquet, results
 from orchestrator.definition import sweep_file
+from orchestrator.definition.columns import PARAMETER
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, SweepState
 from orchestrator.protocol import extensions, retries, seal
@@ -174,7 +175,7 @@ def _difference(path: Path, table: pa.Table) -> str:
         return "was damaged"
     if stored.equals(table):
         return ""
-    typed = [c for c in table.column_names if c.startswith(parquet.PARAMETER) and c not in stored.column_names]
+    typed = [c for c in table.column_names if c.startswith(PARAMETER) and c not in stored.column_names]
     if typed and stored.equals(table.drop_columns(typed)):
         return "was from an earlier version, without hyperparameter columns"
     bare = [t.drop_columns([c for c in ("exploratory",) if c in t.column_names]) for t in (stored, table)]

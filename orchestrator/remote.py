@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from orchestrator.definition.states import AttemptState
 from orchestrator.storage.ending import Ending
 from orchestrator.storage.errors import NotFound
 
-LIVING = ("waiting", "running", "suspended")
 CODE = "GEOSWEEP_CODE"
 """Environment variable with the digest of the uploaded code archive."""
 
@@ -67,8 +67,7 @@ class Attempt:
     job: str
     """The cluster's name for the job."""
     sweep_id: str
-    state: str
-    """waiting, suspended, running, done, budget (a limit ended it), stopped, failed; lost: its machines are gone."""
+    state: AttemptState
     reason: str = ""
     """What the cluster reports, or why it is waiting and what to do."""
     ending: Ending | None = None
@@ -122,9 +121,9 @@ def token() -> str:
         return ""
 
 
-def state_of(how: Ending) -> str:
+def state_of(how: Ending) -> AttemptState:
     """The state of a sweep, from how its driver ended."""
-    return how.ending if how.is_meant else "failed"
+    return AttemptState(how.ending) if how.is_meant else AttemptState.FAILED
 
 
 def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
@@ -134,7 +133,7 @@ def pick(attempts: Sequence[Attempt], name: str, where: str) -> Attempt:
         raise NotFound(f"no sweep on {where}; start one with: geosweep submit FILE")
     if name == "@last":
         return attempts[-1]
-    matches = [i for i in newest if i == name] or [i for i in newest if i.startswith(name)]
+    matches = [i for i in newest if i == name] or [i for i in newest if name and i.startswith(name)]
     if len(matches) == 1:
         return newest[matches[0]]
     listing = ", ".join(matches or newest)

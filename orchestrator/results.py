@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.definition import task_record
-from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import feasible, seal
 from orchestrator.storage import ending
@@ -25,66 +24,12 @@ from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord, counted_grad_evals, read_job, read_result
 
-UNMOVED = 2
-"""Seeds with equal results of different configurations from which a script's parameters seem to be unread."""
-
 
 def ended_trials(folder: SweepFolder) -> list[TrialRecord]:
     """Every ended trial, ordered by trial id; its job's folder is the current one even if the sweep was moved."""
     paths = sorted((folder.path / "trials").glob("*/result.json"))
     found = (record for path in paths if (record := TrialRecord.read(path.parent)) is not None)
     return [replace(one, job=replace(one.job, folder=folder.address(one.trial_id))) for one in found]
-
-
-def diverged(trials: Iterable[TrialRecord]) -> dict[str, str]:
-    """Arm -> words, for each arm without any value of its own: its confirm trials, or without any its tune trials, all
-    diverged.
-    """
-    found: dict[str, dict[Stage, list[bool]]] = {}
-    for one in trials:
-        if one.result.state.is_trained:
-            stages = found.setdefault(one.job.arm, {})
-            stages.setdefault(one.job.stage, []).append(one.result.state is State.DIVERGED)
-    words = {}
-    for arm, stages in found.items():
-        if all(gone for each in stages.values() for gone in each):
-            words[arm] = "all its trials diverged"
-        elif all(stages.get(Stage.CONFIRM, [False])):
-            words[arm] = "all its confirm trials diverged"
-    return words
-
-
-def unread(trials: Sequence[TrialRecord]) -> list[str]:
-    """A sentence for each arm that a script was given parameters of which it looked at in no trial, or one if none of
-    them changed a result.
-    """
-    found: dict[str, set[str]] = {}
-    for one in trials:
-        if one.result.state.is_trained:
-            names = {name for name in one.result.facts.get("unread", "").split(", ") if name}
-            found[one.job.arm] = found.get(one.job.arm, names) & names
-    said = [
-        f"the script never looked at {', '.join(sorted(names))} of {arm}: what it is there changes nothing"
-        for arm, names in found.items()
-        if names
-    ]
-    return said or _unmoved(trials)
-
-
-def _unmoved(trials: Sequence[TrialRecord]) -> list[str]:
-    """A sentence if no parameter made a difference: all configurations measured the same, to the last digit, on each of
-    two or more seeds.
-    """
-    by_seed: dict[int, list[tuple[str, str]]] = {}
-    for one in trials:
-        if one.result.state is State.COMPLETE and one.job.task == NAME:
-            row = {key: value for key, value in one.result.metrics.items() if not key.startswith(("time/", "cost/"))}
-            values = json.dumps(dict(one.job.values), sort_keys=True, default=str)
-            by_seed.setdefault(one.job.seed, []).append((values, json.dumps(row, sort_keys=True)))
-    told = [rows for rows in by_seed.values() if len({values for values, _ in rows}) > 1]
-    if len(told) < UNMOVED or any(len({row for _, row in rows}) > 1 for rows in told):
-        return []
-    return ["every configuration measured exactly the same: the script seems to read none of its parameters"]
 
 
 def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -> dict[str, list[float]]:
@@ -240,11 +185,11 @@ def _over_studies(
 ) -> dict[str, Any]:
     """The `best` entry of an arm with several studies."""
     ended = {i: row for i, row in studies.items() if row["stage"] is Stage.CONFIRM} or studies
-    favourite = min(ended, key=lambda i: (goal.loss(tuned[arm, i]), i))
+    favorite = min(ended, key=lambda i: (goal.loss(tuned[arm, i]), i))
     return {
-        **ended[favourite],
+        **ended[favorite],
         "value": sum(row["value"] for row in ended.values()) / len(ended),
-        "study": favourite,
+        "study": favorite,
         "studies": [{"study": i, **row} for i, row in sorted(studies.items())],
     }
 

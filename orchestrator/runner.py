@@ -37,6 +37,7 @@ from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
+from orchestrator.trial import noticed
 from orchestrator.trial.chosen import ranges
 from orchestrator.trial.counted import counted
 
@@ -238,7 +239,7 @@ def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
     """
     arms: dict[str, dict[str, float]] = {name: {} for name in spec.arms}
     known = program.declared(definition(spec), spec.report_metric).METRICS
-    gone = results.diverged(counted(results.ended_trials(folder)))
+    gone = noticed.diverged(counted(results.ended_trials(folder)))
     for metric in dict.fromkeys((spec.metric.name, spec.report_metric)):
         each = results.arm_values(folder, metric)
         bounds = bounds_of(metric, chain.from_iterable(each.values()), known[metric].bounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 MEMORY, ROOM = Path("/dev/shm"), 4 * 2**30
+
+gc.disable()  # half the time of collecting seven thousand tests goes to looking for garbage among modules; see below
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # read by torch, NumPy and SciPy when they are imported, here and in subprocesses
@@ -36,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         slow = 0 if item.get_closest_marker("timeout") else 1 if item.get_closest_marker("slow") else 2
         rank[item.path] = min(slow, rank.get(item.path, 2))
     items.sort(key=lambda item: rank[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: from here on garbage is looked for among what tests make, as anywhere."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+
+from orchestrator.definition import schema
+from tests.orchestrator import test_searches
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -68,3 +72,35 @@ def test_issue_templates_have_their_heads(path: Path) -> None:
     _, head, body = path.read_text().split("---", 2)
     assert {"name", "about"} <= set(yaml.safe_load(head))
     assert body.strip()
+
+
+def methods(path: Path) -> dict[str, set[str]]:
+    """Class -> its public methods, in a module."""
+    return {
+        node.name: {
+            f.name for f in node.body if isinstance(f, ast.FunctionDef) and f.name[0] != "_" and not f.decorator_list
+        }
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+@pytest.mark.parametrize("room, interface, suite", [
+    ("executors", "Executor", "test_executors"), ("tracking", "Tracker", "test_trackers"),
+])  # fmt: skip
+def test_every_implementation_runs_the_contract_of_its_interface(room: str, interface: str, suite: str) -> None:
+    folder = ROOT / "orchestrator" / room
+    wanted = methods(folder / "base.py")[interface]
+    found = {
+        name
+        for path in folder.glob("*.py")
+        for name, own in methods(path).items()
+        if own >= wanted and name != interface
+    }
+    assert len(found) == 2
+    listed = (ROOT / "tests" / "orchestrator" / f"{suite}.py").read_text()
+    assert not [name for name in found if name not in listed]
+
+
+def test_every_search_method_runs_the_contract_of_a_study() -> None:
+    assert set(test_searches.METHODS) == set(schema.METHODS)

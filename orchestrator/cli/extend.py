@@ -24,7 +24,17 @@ from orchestrator.cli.app import (
     talk,
     typed,
 )
-from orchestrator.cli.run import Backend, Notify, carry_out, conclude, show_end
+from orchestrator.cli.run import (
+    Backend,
+    ChangedCode,
+    Executor,
+    Notify,
+    RayAddress,
+    Tracking,
+    carry_out,
+    conclude,
+    show_end,
+)
 
 if TYPE_CHECKING:
     from orchestrator.definition.extension import Extension
@@ -41,24 +51,17 @@ def extend(
     seeds: Annotated[str, typer.Option(help="More confirm seeds in each study, +4.", show_default=False)] = "",
     start: Annotated[bool, typer.Option("--run/--no-run", help="Train them now.")] = True,
     root: Root = ROOT,
-    executor: Annotated[
-        Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
-    ] = Backend.RAY,
-    tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    executor: Executor = Backend.RAY,
+    tracking: Tracking = True,
     storage: Storage = "",
-    address: Annotated[
-        str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
-    ] = "",
-    accept_changed_code: Annotated[
-        bool,
-        typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
-    ] = False,
+    address: RayAddress = "",
+    accept_changed_code: ChangedCode = False,
     notify: Notify = None,
     as_json: Json = False,
 ) -> None:
     """Add studies, configurations or confirm seeds to a sweep: nothing is retrained, the id stays.
 
-    What was seen of its results before is sealed, and stamps later verdicts, which are found at the alpha that that
+    What was seen of its results before is sealed, and stamps later verdicts, which are found at the alpha that this
     look has left.
 
     Example: geosweep extend @last --studies +4

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from orchestrator.cli import watch
 from orchestrator.cli.app import Exit, Failed, data, emit, show_stamps, talk
+from orchestrator.definition.states import AttemptState
 
 if TYPE_CHECKING:
     from orchestrator.remote import Attempt, Cluster
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 LOOK_S, PATIENCE_S = 2.0, 600.0
 """Seconds between looks; how long a cluster may not answer."""
 GOES_ON = "submit continues from the newest checkpoints"
-CODES = {"done": Exit.DONE, "budget": Exit.BUDGET, "stopped": Exit.INTERRUPTED, "lost": Exit.UNREACHABLE}
+CODES = {
+    AttemptState.DONE: Exit.DONE,
+    AttemptState.BUDGET: Exit.BUDGET,
+    AttemptState.STOPPED: Exit.INTERRUPTED,
+    AttemptState.LOST: Exit.UNREACHABLE,
+}
 """For a sweep whose driver could not say how it ended; any other failed for an unknown reason."""
 
 
@@ -55,7 +61,6 @@ class Follower:
 
     def _attempts(self) -> Iterator[Attempt]:
         """Its state, from time to time, the end last."""
-        from orchestrator.remote import LIVING
         from orchestrator.storage.errors import NotFound
 
         attempt: Attempt | None = None
@@ -65,9 +70,11 @@ class Follower:
             except NotFound:
                 if attempt is None:
                     raise
-                attempt = replace(attempt, state="stopped", reason=f"job {attempt.job} was deleted; {GOES_ON}")
+                attempt = replace(
+                    attempt, state=AttemptState.STOPPED, reason=f"job {attempt.job} was deleted; {GOES_ON}"
+                )
             yield attempt
-            if attempt.state not in LIVING:
+            if not attempt.state.is_living:
                 return
             time.sleep(LOOK_S)
 
@@ -116,7 +123,7 @@ class Follower:
         if said != self._said:
             data.print(said, highlight=False, markup=False)
             self._said = said
-        found = self.folder() if attempt.state == "running" else None
+        found = self.folder() if attempt.state is AttemptState.RUNNING else None
         if found is not None:
             if time.monotonic() - self._shown_at >= watch.PLAIN_S:
                 self._shown_at = time.monotonic()
@@ -172,10 +179,10 @@ def told(attempt: Attempt, folder: SweepFolder | None, before: Ending | None = N
     from orchestrator.remote import state_of
     from orchestrator.storage import ending
 
-    if attempt.ending is not None or folder is None or attempt.state in ("lost", "waiting"):
+    if attempt.ending is not None or folder is None or attempt.state in (AttemptState.LOST, AttemptState.WAITING):
         return attempt
     kept = ending.read(folder)
-    if kept is None or kept == before or not (kept.is_meant or attempt.state == "failed"):
+    if kept is None or kept == before or not (kept.is_meant or attempt.state is AttemptState.FAILED):
         return attempt
     return replace(attempt, state=state_of(kept), reason=kept.reason or attempt.reason, ending=kept)
 

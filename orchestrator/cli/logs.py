@@ -13,6 +13,7 @@ from rich.table import Table
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Exit, Json, Root, Sweep, app, data, emit, fail, say, show, talk
 from orchestrator.cli.k8s_options import Profile, Registry
+from orchestrator.definition.states import State
 from orchestrator.storage.errors import NotFound
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def logs(
                 "schema": "geosweep/logs/2",
                 "sweep_id": found.sweep_id,
                 "trial_id": trial,
-                "state": result.state if result else "RUNNING" if found.is_held() else "INTERRUPTED",
+                "state": result.state if result else State.RUNNING if found.is_held() else State.INTERRUPTED,
                 **{s: text.decode(errors="replace") for s, text in texts.items()},
                 "error": result.error if result else "",
             }
@@ -277,7 +278,7 @@ def _newest(found: SweepFolder, as_json: bool) -> None:
     for path in sorted((found.path / "trials").glob("*/trial.json")):
         points, result = MetricLog(path.with_name("metrics.jsonl")).points(), read_result(path.parent)
         newest = points[-1] if points else {"step": 0, "metrics": {}}
-        state = result.state if result else "RUNNING"
+        state = result.state if result else State.RUNNING
         rows.append({"trial_id": path.parent.name, "state": state, **{k: newest[k] for k in ("step", "metrics")}})
     if as_json:
         emit({"schema": "geosweep/metrics/1", "sweep_id": found.sweep_id, "trials": rows})

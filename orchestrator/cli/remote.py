@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli.app import Exit, asked_of, data, emit, fail, talk
 from orchestrator.definition.errors import SpecError
-from orchestrator.remote import LIVING
 from orchestrator.storage.errors import NotFound
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def logs(
         return True
     if not as_json and _on_kubernetes(address) and not words:
         stands = asked.status(sweep)
-        if stands.state in LIVING and stands.reason:
+        if stands.state.is_living and stands.reason:
             said = f"{stands.sweep_id} {stands.state}: {stands.reason}"
             talk.print(said, highlight=False, markup=False, soft_wrap=True, style="yellow")
     return True
@@ -69,7 +68,7 @@ def _print(parts: Iterable[str], sweep: str, words: Sequence[str], as_json: bool
 
 def _is_over(asked: Cluster, sweep: str) -> bool:
     try:
-        return asked.status(sweep).state not in LIVING
+        return not asked.status(sweep).state.is_living
     except NotFound:  # its job was deleted
         return True
 

@@ -41,6 +41,7 @@ from orchestrator.cli.k8s_options import Fair
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
 from orchestrator.definition.states import SweepState
+from orchestrator.trial import noticed
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
@@ -70,21 +71,27 @@ class Backend(enum.StrEnum):
     DEBUG = "debug"
 
 
+Executor = Annotated[Backend, typer.Option(help="ray, or debug: this process, one trial after another.")]
+Tracking = Annotated[bool, typer.Option(help="Log to MLflow.")]
+RayAddress = Annotated[
+    str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
+]
+ChangedCode = Annotated[
+    bool, typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory.")
+]
+
+
 @app.command()
 def run(
     context: typer.Context,
     file: File,
     overrides: Overrides = None,
     root: Root = ROOT,
-    executor: Annotated[
-        Backend, typer.Option(help="ray, or debug: this process, one trial after another.")
-    ] = Backend.RAY,
-    tracking: Annotated[bool, typer.Option(help="Log to MLflow.")] = True,
+    executor: Executor = Backend.RAY,
+    tracking: Tracking = True,
     cache: Annotated[bool, typer.Option(help="Reuse trials that were already trained under the root.")] = True,
     storage: Storage = "",
-    address: Annotated[
-        str, typer.Option(help="Ray cluster, auto or HOST:PORT; default: a private one.", show_default=False)
-    ] = "",
+    address: RayAddress = "",
     max_concurrent: Annotated[
         int, typer.Option(min=0, help="Concurrent trials; 0: as the file says.", show_default=False)
     ] = 0,
@@ -92,10 +99,7 @@ def run(
         str,
         typer.Option(help="MLflow server when the file names none.", show_default=False),
     ] = "",
-    accept_changed_code: Annotated[
-        bool,
-        typer.Option("--accept-changed-code", help="Continue although source files changed; stamped exploratory."),
-    ] = False,
+    accept_changed_code: ChangedCode = False,
     code: Annotated[
         str,
         typer.Option(help="Archive of your own code that contains FILE, as named by `k8s render`.", show_default=False),
@@ -215,7 +219,7 @@ def show_end(ended: Launched, options: Options) -> None:
 
     show(display.arms_table(ended.spec, ended.folder))
     if ended.spec.task.is_program:
-        for line in results.unread(results.ended_trials(ended.folder)):
+        for line in noticed.unread(results.ended_trials(ended.folder)):
             say(line, "yellow")
     show_stamps(seal.stamps(ended.folder))
     next_steps(*_following(ended, options))

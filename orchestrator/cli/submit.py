@@ -52,7 +52,7 @@ def submit(
     from orchestrator.kubernetes.code import fits
     from orchestrator.kubernetes.fit import RenderError
     from orchestrator.protocol import fair as fair_protocol
-    from orchestrator.remote import LIVING, Order
+    from orchestrator.remote import Order
     from orchestrator.travel.arrival import store
 
     if not re.fullmatch(r"(s3:/)?/[A-Za-z0-9._/-]*", root):
@@ -94,7 +94,7 @@ def submit(
     except RenderError as error:
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
     if wait:
-        stale = before if attempt.state in LIVING else None
+        stale = before if attempt.state.is_living else None
         follow.wait(asked, order.sweep_id, root, as_json=as_json, before=stale)
     show(attempt, as_json)
     next_steps(shlex.join(["geosweep", "status", order.sweep_id, "--address", address]))

@@ -10,7 +10,6 @@ from rich.table import Table
 from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
 from orchestrator.definition.kinds import short
 from orchestrator.definition.states import Stage
-from orchestrator.statistics.intervals import cut_words
 from orchestrator.statistics.slowdown import relative
 
 
@@ -78,6 +77,7 @@ def _rich(document: dict[str, Any]) -> Table:
 
 def _caption(document: dict[str, Any]) -> str:
     from orchestrator.compare import by_value
+    from orchestrator.statistics.intervals import cut_words
 
     each = "of each study " if document["unit"] == "study" else ""
     words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95% t intervals"]

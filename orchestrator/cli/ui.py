@@ -98,6 +98,7 @@ def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
         return ""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from orchestrator.definition.states import Goal
     from orchestrator.tracking.mlflow_report import shown_at
 
     definition = resolved["definition"]
@@ -108,7 +109,7 @@ def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
         sweep_id=resolved["sweep_id"],
         reported=resolved["report_metric"],
         tuned=definition["metric"]["name"],
-        maximize=definition["metric"]["goal"] == "maximize",
+        maximize=definition["metric"]["goal"] == Goal.MAXIMIZE,
         parameters=tuple(dict.fromkeys(searched)),
         where=where,
     )

@@ -18,6 +18,7 @@ from orchestrator.statistics import comparison, unpaired
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
 from orchestrator.storage.folder import read_json
+from orchestrator.trial import noticed
 
 __all__ = ["ALL_PAIRS", "answer", "check", "notes", "oriented", "sentence", "shown", "too_few"]
 ALL_PAIRS = "none"
@@ -65,7 +66,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
             *_unplanned(evidence),
             *evidence.notes,
             *currencies.notes(evidence),
-            *results.unread(evidence.records),
+            *noticed.unread(evidence.records),
             *task_choice.notes(evidence),
             *results.infeasible(evidence.folder),
         ],
@@ -89,7 +90,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
         proofs = [proof.of_imported(evidence.resolved["imported"]) for _ in document["pairs"]]
     else:
         proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
-    gone = results.diverged(evidence.records)
+    gone = noticed.diverged(evidence.records)
     document["pairs"] = [
         {**p, **each, **_lost(p, gone), "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
         for p, shown in zip(document["pairs"], proofs, strict=True)

@@ -1,4 +1,4 @@
-"""What a sweep file declares about its own judgement: the analysis, waived rules, controls. Checked, then sealed."""
+"""What a sweep file declares about its own judgment: the analysis, waived rules, controls. Checked, then sealed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from orchestrator.definition.racing import Racing, look_at
 from orchestrator.definition.rule_codes import RULES
 from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.shares import PERCENT, SHARE, is_share, obeying
+from orchestrator.definition.states import Goal
 from trainables import Metric
 
 OF_EVERY_TRIAL = ("time/step_s", "cost/grad_evals", "cost/steps")
@@ -56,7 +57,7 @@ def outcomes(model: SweepModel, metrics: Mapping[str, Metric], where: Where) -> 
         measured = one.metric.startswith("geometry/") and model.diagnostics is not None
         if one.metric not in there and not measured:
             if script:
-                goal = "minimize" if one.at_most else "maximize"
+                goal = Goal.MINIMIZE if one.at_most else Goal.MAXIMIZE
                 way_out = f"if yours does, declare it: task: {{goals: {{{one.metric}: {goal}}}}}"
                 raise where.error(at, f"no script is known to report {one.metric!r}; {way_out}")
             raise where.error(at, f"{one.metric!r} is not a metric of this task's trials{nearest(one.metric, there)}")

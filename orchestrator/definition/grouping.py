@@ -120,12 +120,11 @@ def check_patterns(spec: Spec, arm: ArmSpec, where: Where) -> None:
     for u in (0.0, 0.5, 1 - 1e-9):
         config = from_unit(arm.parameters, [u] * len(arm.parameters))
         (task, model), parts = _made(spec, config), split(config)
-        own = {"loss": task.loss, "refresh_batches": partial(task.refresh_batch, 0)}
-        extra = own if optim_core.needs_batches(arm.optimizer) else {}
         begun = {name: fields["start"] for name, fields in parts.ramps.items()}
         given = groups_of(arm.groups, parts)
         try:
-            optim_core.build(arm.optimizer, model, groups=given, **parts.optimizer, **begun, **extra)
+            build = built.optimizer_builder(arm.optimizer, {**parts.optimizer, **begun}, 0, given)
+            build(model, task.loss, partial(task.refresh_batch, 0))
         except ValueError as error:
             group = next((one for one in given if str(error).startswith(f"groups: {one}: ")), next(iter(given)))
             words = str(error).removeprefix(f"groups: {group}: ")

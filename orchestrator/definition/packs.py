@@ -131,13 +131,10 @@ def _runs(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> list[Training]
     parts = split(config)
     begun = {name: fields["start"] for name, fields in parts.ramps.items()}
 
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        groups = groups_of(arm.groups, parts)
-        return optim_core.build(arm.optimizer, model, groups=groups, **parts.optimizer, **begun)
-
     recipe = replace(spec.training.recipe, **parts.training)
     found = []
     for seed in (spec.seeds.tune[0], spec.seeds.tune[0] + 1):
         task = built.build(spec.task.name, {**spec.task.parameters, **parts.task})
+        build = built.optimizer_builder(arm.optimizer, {**parts.optimizer, **begun}, seed, groups_of(arm.groups, parts))
         found.append(trainables.loop.Training(task, build, budget=ENDLESS, seed=seed, evaluations=1, recipe=recipe))
     return found

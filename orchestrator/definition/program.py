@@ -26,6 +26,7 @@ from orchestrator.definition.model import TrainingSpec
 from orchestrator.definition.program_keys import NAME, ProgramModel, filled
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter
+from orchestrator.definition.states import Goal
 from orchestrator.definition.task_values import Fixed
 from orchestrator.definition.yaml12 import Path as Key
 
@@ -89,7 +90,7 @@ def metrics_of(metric: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict
 def _worst(name: str, goal: str, given: float | None) -> float:
     if given is not None:
         return float(given)
-    return WORST if goal == "minimize" else 0.0 if name.startswith("accuracy/") else -WORST
+    return WORST if goal == Goal.MINIMIZE else 0.0 if name.startswith("accuracy/") else -WORST
 
 
 def _check_command(given: ProgramModel, where: Where) -> None:

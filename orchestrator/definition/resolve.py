@@ -9,6 +9,7 @@ import optim_core
 import trainables
 from orchestrator.definition import program
 from orchestrator.definition.arms import Arms
+from orchestrator.definition.columns import is_fact
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import SeedsSpec, TrainingSpec
@@ -34,12 +35,18 @@ MOST_READERS = 4
 def metrics(model: SweepModel, known: Mapping[str, Any], where: Where) -> str:
     """Check the tuned metric and return the reported one."""
     for key, name in (("name", model.metric.name), ("report_metric", model.metric.report_metric)):
+        _free(("metric", key), name, where)
         if name is not None and name not in known:
             raise where.error(("metric", key), f"{name!r} is not a metric of this task{nearest(name, known)}")
     goal = known[model.metric.name].goal
     if goal != model.metric.goal:
         raise where.error(("metric", "goal"), f"{model.metric.goal!r}, but this task {goal}s {model.metric.name}")
     return model.metric.report_metric or model.metric.name
+
+
+def _free(path: Path, name: str | None, where: Where) -> None:
+    if name is not None and is_fact(name):
+        raise where.error(path, f"{name!r} is a column of every table of trials; give the metric another name")
 
 
 def seeds(model: SweepModel, where: Where) -> SeedsSpec:
@@ -185,6 +192,7 @@ def objectives(model: SweepModel, known: Mapping[str, Any], where: Where) -> lis
     names = [model.metric.name]
     for i, given in enumerate(model.objectives):
         path: Path = ("objectives", i, "name")
+        _free(path, given.name, where)
         if given.name not in known:
             raise where.error(path, f"{given.name!r} is not a metric of this task{nearest(given.name, known)}")
         if given.name in names:

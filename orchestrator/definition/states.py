@@ -56,6 +56,27 @@ class SweepState(StrEnum):
     FAILED = "failed"
 
 
+class AttemptState(StrEnum):
+    """The state of an attempt at a sweep on a cluster."""
+
+    WAITING = "waiting"
+    SUSPENDED = "suspended"
+    """By the cluster's queue, which resumes it."""
+    RUNNING = "running"
+    DONE = "done"
+    BUDGET = "budget"
+    """A limit of its budget ended it."""
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LOST = "lost"
+    """Its machines are gone."""
+
+    @property
+    def is_living(self) -> bool:
+        """Whether it has not ended."""
+        return self in (AttemptState.WAITING, AttemptState.RUNNING, AttemptState.SUSPENDED)
+
+
 class Stage(StrEnum):
     """What a trial is for."""
 

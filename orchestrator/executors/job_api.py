@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 
 from ray.exceptions import AuthenticationError, RayError
 
+from orchestrator.definition.states import AttemptState
 from orchestrator.executors.ray_environment import runtime_env
-from orchestrator.remote import LIVING, Attempt, Order, pick, state_of
+from orchestrator.remote import Attempt, Order, pick, state_of
 from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound, Unreachable
 from orchestrator.storage.retry import retry
@@ -32,7 +33,14 @@ POLL_S = 0.5
 BEGUN = re.compile(r"^.*Running entrypoint for job .*\n", re.MULTILINE)
 DRAIN_S = 60
 """How long a stopped driver may take to checkpoint its trials before Ray kills it (Ray's default: 3 s)."""
-STATES = {"PENDING": "waiting", "RUNNING": "running", "SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
+STATES = {
+    "PENDING": AttemptState.WAITING,
+    "RUNNING": AttemptState.RUNNING,
+    "SUCCEEDED": AttemptState.DONE,
+    "FAILED": AttemptState.FAILED,
+    "STOPPED": AttemptState.STOPPED,
+}
+"""State of a Ray job -> of the attempt."""
 NOT_READY = ("No available agent", "Failed to get head node agent")
 
 
@@ -50,7 +58,7 @@ class RayCluster:
     def submit(self, order: Order) -> Attempt:
         """See `Cluster`. Two concurrent submissions start one job: the id can be taken only once."""
         mine = [a for a in self._attempts() if a.sweep_id == order.sweep_id]
-        if mine and (mine[-1].state in LIVING or self.status(order.sweep_id).state == "done"):
+        if mine and (mine[-1].state.is_living or self.status(order.sweep_id).state is AttemptState.DONE):
             return self.status(order.sweep_id)
         name, _, digest = order.sweep_id.rpartition("-")
         job = f"{order.sweep_id}.{len(mine) + 1}"
@@ -72,7 +80,7 @@ class RayCluster:
     def status(self, name: str) -> Attempt:
         """See `Cluster`. For an ended job, with the ending reported by its driver."""
         found = pick(self._attempts(), name, self._address)
-        if found.state in LIVING:
+        if found.state.is_living:
             return found
         how = None
         with suppress(Unreachable):  # its log was lost with a machine; that it ended is known anyway
@@ -87,7 +95,7 @@ class RayCluster:
         try:
             return str(self._ask(lambda: self._client.get_job_logs(found.job)))
         except Unreachable as error:
-            if found.state in LIVING:
+            if found.state.is_living:
                 raise
             raise NotFound(
                 f"{found.sweep_id} is {found.state}, and the cluster no longer has its log ({error}); its output is "
@@ -123,7 +131,7 @@ class RayCluster:
     def stop(self, name: str) -> Attempt | None:
         """Send the driver SIGTERM, which drains the sweep. See `Cluster`."""
         found = self.status(name)
-        if found.state not in LIVING:
+        if not found.state.is_living:
             return None
         self._ask(lambda: self._client.stop_job(found.job))
         return replace(found, reason="is draining")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optim_core
+from orchestrator.definition.columns import is_fact
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.states import Goal
 from orchestrator.storage.foreign_runs import ForeignRuns, UnusableError, listed, number_of
@@ -113,6 +114,10 @@ def roles(table: ForeignRuns, question: Question) -> Roles:
     parameters, why = _parameters(table, question, found, taken, arm)
     guessed += why
     report = found.named(question.report) if question.report else next(iter(metrics))
+    if named_like_ours := next((name for name in metrics if is_fact(bare(name))), ""):
+        raise UnusableError(
+            f"metric {named_like_ours!r}: a column of every table of trials has this name; rename it in the source"
+        )
     if report not in metrics:
         raise UnusableError(f"--report {question.report}: name its direction too: --metric {question.report}:maximize")
     return Roles(

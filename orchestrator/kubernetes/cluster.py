@@ -16,13 +16,14 @@ from typing import Any
 
 import yaml
 
+from orchestrator.definition.states import AttemptState
 from orchestrator.kubernetes import profiles, reader
 from orchestrator.kubernetes.fit import RenderError
 from orchestrator.kubernetes.profiles import NAMESPACE, of_context
 from orchestrator.kubernetes.reasons import QUEUE, Seen, living, names, reason
 from orchestrator.kubernetes.render import render
 from orchestrator.kubernetes.states import SWEEP, attempt
-from orchestrator.remote import LIVING, Attempt, Order, pick, state_of
+from orchestrator.remote import Attempt, Order, pick, state_of
 from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound, Unreachable
 
@@ -94,7 +95,8 @@ class KubernetesCluster:
         before = next((j for j in self._list() if j["metadata"]["name"] == name), None)
         if before is not None:
             found = self._seen(before)
-            if found.state in LIVING or found.state == "done" or (found.state == "budget" and _same(before, job)):
+            spent = found.state is AttemptState.BUDGET and _same(before, job)
+            if found.state.is_living or found.state is AttemptState.DONE or spent:
                 return found
         self._create(lambda: self._create_job(job, dry_run="All"))
         if before is not None:
@@ -187,7 +189,7 @@ class KubernetesCluster:
         See `Cluster`.
         """
         found = self.status(name)
-        if found.state not in LIVING and not living(self._pods(found.sweep_id)):
+        if not found.state.is_living and not living(self._pods(found.sweep_id)):
             return None
         self._delete(found.job)
         deadline = time.monotonic() + FREED_S
@@ -210,7 +212,7 @@ class KubernetesCluster:
     def _seen(self, job: Mapping[str, Any]) -> Attempt:
         """The state of a RayJob, with everything else the API server knows about it."""
         found = attempt(job)
-        if found.state in (*LIVING, "lost"):
+        if found.state.is_living or found.state is AttemptState.LOST:
             why = reason(self._objects(job, found.sweep_id))
             return replace(found, reason=f"{found.reason}: {why}" if found.reason and why else why or found.reason)
         if "deletionTimestamp" in job["metadata"] or not (pod := self._submitter(found.sweep_id)):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.definition.states import AttemptState
 from orchestrator.remote import Attempt
 
 SWEEP = "geosweep.io/sweep"
-OUTCOMES = {"SUCCEEDED": "done", "FAILED": "failed", "STOPPED": "stopped"}
+OUTCOMES = {"SUCCEEDED": AttemptState.DONE, "FAILED": AttemptState.FAILED, "STOPPED": AttemptState.STOPPED}
 LOST = "JobStatusCheckTimeoutExceeded"
 """The operator could not reach the head for so long (300 s) that it gave up; Pods may still exist and train."""
 
@@ -22,16 +23,16 @@ def attempt(job: Mapping[str, Any]) -> Attempt:
     """The attempt for a sweep's RayJob."""
     status: Mapping[str, Any] = job.get("status") or {}
     leaving = "deletionTimestamp" in job["metadata"]
-    state = "stopped" if leaving else _state(status)
+    state = AttemptState.STOPPED if leaving else _state(status)
     deployment = status.get("jobDeploymentStatus", "")
     said = [
-        "being deleted" if leaving else deployment if state in ("waiting", "suspended") else "",
+        "being deleted" if leaving else deployment if state in (AttemptState.WAITING, AttemptState.SUSPENDED) else "",
         status.get("reason", ""),
         status.get("message", ""),
     ]
     if status.get("failed"):
         said.append(f"{status['failed']} attempts failed")
-    if state == "lost":
+    if state is AttemptState.LOST:
         said.append("its Pods may still exist and train: submit creates a new cluster and continues, stop frees them")
     return Attempt(
         job=job["metadata"]["name"],
@@ -41,14 +42,17 @@ def attempt(job: Mapping[str, Any]) -> Attempt:
     )
 
 
-def _state(status: Mapping[str, Any]) -> str:
+def _state(status: Mapping[str, Any]) -> AttemptState:
     deployment, outcome = status.get("jobDeploymentStatus", ""), status.get("jobStatus", "")
     if deployment == "ValidationFailed":
-        return "failed"
+        return AttemptState.FAILED
     if deployment == "Failed":
-        return "lost" if status.get("reason") == LOST else "stopped" if outcome == "STOPPED" else "failed"
+        if status.get("reason") == LOST:
+            return AttemptState.LOST
+        return AttemptState.STOPPED if outcome == "STOPPED" else AttemptState.FAILED
     if deployment in ("Suspending", "Suspended"):
-        return "suspended"
+        return AttemptState.SUSPENDED
     if deployment in ("Complete", "Running") and outcome in OUTCOMES:
         return OUTCOMES[outcome]
-    return "running" if deployment == "Running" and outcome == "RUNNING" else "waiting"
+    up = deployment == "Running" and outcome == "RUNNING"
+    return AttemptState.RUNNING if up else AttemptState.WAITING

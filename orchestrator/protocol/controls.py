@@ -120,12 +120,11 @@ def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: P
     """Weights before and after, each one long vector in float64."""
     import torch
 
-    from orchestrator.trial.training import optimizer_builder  # the same
-    from trainables.loop import Training
+    from trainables.loop import Training  # the same
 
     torch.set_num_threads(spec.resources.cpu)
     seed = spec.seeds.tune[0]
-    build = optimizer_builder(optimizer, parameters, seed)
+    build = built.optimizer_builder(optimizer, parameters, seed)
     task = built.build(spec.task.name, {**spec.task.parameters, **parts.task})
     chosen = {**parts.training, "schedule": "constant", "warmup": 0.0, "final_lr": 0.0}
     recipe = replace(spec.training.recipe, **chosen)

@@ -47,9 +47,9 @@ def forecast(loads: Mapping[str, Load], *, slots: int, gpu: float, seed: int = 0
     spread = np.sqrt(pooled * freedom / rng.chisquare(max(1, freedom), size=DRAWS))
     columns = []
     for arm, load in loads.items():
-        centre = logs[arm].mean() + spread * rng.normal(size=DRAWS) / np.sqrt(len(logs[arm]))
+        center = logs[arm].mean() + spread * rng.normal(size=DRAWS) / np.sqrt(len(logs[arm]))
         noise = rng.normal(size=(load.trials, DRAWS))
-        columns.append(load.budget * np.exp(centre + spread * noise))
+        columns.append(load.budget * np.exp(center + spread * noise))
     trials = np.concatenate(columns)
     total = trials.sum(axis=0)
     wall = makespan(_in_turns([load.trials for load in loads.values()], trials), slots)

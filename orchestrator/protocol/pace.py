@@ -34,7 +34,6 @@ from orchestrator.definition.space import from_unit
 from orchestrator.storage import calibration
 from orchestrator.storage.calibration import Calibrated
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
@@ -135,7 +134,7 @@ def training_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> tuple[Ta
     task = built.build(spec.task.name, {**spec.task.parameters, **parts.task})
     training = Training(
         task,
-        optimizer_builder(arm.optimizer, initial, seed, groups_of(arm.groups, parts)),
+        built.optimizer_builder(arm.optimizer, initial, seed, groups_of(arm.groups, parts)),
         budget=budget if budget == budget else ENDLESS,
         seed=seed,
         evaluations=1,

@@ -35,7 +35,6 @@ from orchestrator.definition.yaml12 import parse
 from orchestrator.protocol.blame import Blame, Broken, Stage
 from orchestrator.protocol.patience import Frames, endless_step, watched
 from orchestrator.trial.ambient import Ambient
-from orchestrator.trial.training import optimizer_builder
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
@@ -160,7 +159,7 @@ def _training(spec: Spec, corner: _Corner, task: Task) -> Training:
     begun = {**parts.optimizer, **{name: ramp.at(0.0) for name, ramp in ramps.items()}}
     return Training(
         task,
-        optimizer_builder(arm.optimizer, begun, seed, groups_of(arm.groups, parts)),
+        built.optimizer_builder(arm.optimizer, begun, seed, groups_of(arm.groups, parts)),
         budget=budget if budget == budget else ENDLESS,
         seed=seed,
         evaluations=1,

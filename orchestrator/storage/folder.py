@@ -323,7 +323,7 @@ def find(root: Path, name: str) -> SweepFolder:
         )
     if path.parent.absolute() == root.absolute():  # runs/ID, with part of ID typed
         name = path.name
-    matches = [s for s in known if s.sweep_id == name] or [s for s in known if s.sweep_id.startswith(name)]
+    matches = [s for s in known if s.sweep_id == name] or [s for s in known if name and s.sweep_id.startswith(name)]
     matches = known[-1:] if name == "@last" else matches
     if len(matches) == 1:
         matches[0].level()

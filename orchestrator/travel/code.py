@@ -22,7 +22,7 @@ from orchestrator.remote import Parcel
 from orchestrator.storage.object_store import own_scratch
 from orchestrator.travel.archive import Contents, digest_of, pack
 from orchestrator.travel.errors import CannotTravel
-from orchestrator.travel.files import IGNORE, travelling
+from orchestrator.travel.files import IGNORE, traveling
 from orchestrator.travel.secrets import found_in
 from orchestrator.trial import source
 
@@ -51,7 +51,7 @@ def parcel(spec: Spec, file: Path, *, leave_out: Sequence[Path] = (), limit: int
         raise CannotTravel(
             f"{base} is not a folder to upload to a cluster; put the sweep file and its code in a folder of their own"
         )
-    carried, secrets = travelling(base, leave_out)
+    carried, secrets = traveling(base, leave_out)
     carried[file.relative_to(base).as_posix()] = file
     inside, paths = _roots(base, modules)
     for name, path in modules.items():

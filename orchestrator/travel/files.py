@@ -23,7 +23,7 @@ NEVER = {".git", ".hg", ".svn", "__pycache__", ".venv", "node_modules", ".mypy_c
 TRACKING = {"mlruns", "mlartifacts", "mlflow.db", "mlflow.db-shm", "mlflow.db-wal"}
 
 
-def travelling(base: Path, leave_out: Sequence[Path] = ()) -> tuple[dict[str, Path], list[str]]:
+def traveling(base: Path, leave_out: Sequence[Path] = ()) -> tuple[dict[str, Path], list[str]]:
     """(name below `base`, with slashes -> file; the names that were left out because they suggest secrets).
 
     A symbolic link is replaced by its target. `leave_out`: files and folders, such as the root of sweeps.

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optim_core
 from orchestrator.definition import built
 from orchestrator.definition.parts import split
 from orchestrator.trial.job import Job
-from trainables.loop import Build, Training
+from trainables.loop import Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 from trainables.workers import Workers
-
-NO_GROUPS: Mapping[str, Mapping[str, Any]] = {}
-
-
-def optimizer_builder(
-    name: str, parameters: Mapping[str, Any], seed: int, groups: Mapping[str, Mapping[str, Any]] = NO_GROUPS
-) -> Build:
-    """How a training run with this seed builds the named optimizer, including the batches and the seed it needs."""
-
-    def build(model: Any, loss: Any, refresh: Any) -> Any:
-        extra = {"loss": loss, "refresh_batches": refresh} if optim_core.needs_batches(name) else {}
-        if optim_core.needs_run_seed(name):
-            extra["run_seed"] = seed
-        return optim_core.build(name, model, groups=groups, **parameters, **extra)
-
-    return build
 
 
 def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, Task]:
@@ -59,7 +42,7 @@ def build_training(job: Job, workers: Workers | None = None) -> tuple[Training, 
 
     training = Training(
         task,
-        optimizer_builder(job.optimizer, begun, job.seed, job.groups),
+        built.optimizer_builder(job.optimizer, begun, job.seed, job.groups),
         budget=job.budget,
         seed=job.seed,
         evaluations=job.evaluations,

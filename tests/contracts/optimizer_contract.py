@@ -255,17 +255,18 @@ def check_hyperparameters_change_while_training(
     changed.steps(0, 5)
     assert equal(given.weights(), changed.weights()), values
     end = 7 if telling else 5
+    begun, kept = begin(make), begin(make)
+    begun.steps(0, 3)
+    kept.steps(0, end if telling else 0)
     for key, new in values.items():
-        late, resumed = begin(make), begin(make.with_values(**{key: new}))  # type: ignore[attr-defined]
-        late.steps(0, 3)
+        late, resumed = copy.copy(begun), begin(make.with_values(**{key: new}))  # type: ignore[attr-defined]
+        late.model, late.optimizer = copy.deepcopy((begun.model, begun.optimizer))
         resumed.model.load_state_dict(copy.deepcopy(late.model.state_dict()))
         resumed.optimizer.load_state_dict(with_value(late.optimizer.state_dict(), key, new))
         late.optimizer.change(**{key: new})
         assert late.steps(3, end) == resumed.steps(3, end), key
         assert equal(late.weights(), resumed.weights()), key
         if key in telling:
-            kept = begin(make)
-            kept.steps(0, end)
             assert not equal(late.weights(), kept.weights()), key
     with pytest.raises(ValueError, match="cannot change while it trains"):
         probe.change(no_such_hyperparameter=1.0)

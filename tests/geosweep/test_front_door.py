@@ -237,7 +237,23 @@ def test_what_is_no_sweep_is_refused(tmp_path: Path) -> None:
         geosweep.run(3, root=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(geosweep.errors.UsageError, match="executor 'slurm': use ray, or debug"):
         geosweep.run(sweep(TASK), executor="slurm", root=tmp_path)
+    for odd in (None, 3):
+        with pytest.raises(geosweep.errors.UsageError, match="a sweep is named by an id or a path, and not by a"):
+            geosweep.load(odd, root=tmp_path)  # type: ignore[arg-type]
+        for decorator in (geosweep.register, geosweep.task):
+            with pytest.raises(TypeError, match="is neither a class nor a name"):
+                decorator(odd)  # type: ignore[call-overload]
     assert not list(tmp_path.iterdir())
+
+
+def test_what_loads_a_sweep(done: geosweep.Sweep, root: Path, tmp_path: Path) -> None:
+    """Its id, a prefix, its folder, its file; an empty name, as of a variable that is not set, is none of these."""
+    file = done.path / "sweep.yaml"
+    for name in (done.id, done.id[:-2], done.path, str(done.path), file, str(file)):
+        assert geosweep.load(name, root=root).id == done.id
+    for name in ("", tmp_path / "nowhere"):
+        with pytest.raises(geosweep.errors.NotFound, match="names no sweep"):
+            geosweep.load(name, root=root)
 
 
 def test_an_exception_of_the_callers_drains_the_sweep(tmp_path: Path) -> None:

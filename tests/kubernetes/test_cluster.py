@@ -15,6 +15,7 @@ import yaml
 
 from orchestrator.cli import follow
 from orchestrator.definition import sweep_file
+from orchestrator.definition.states import AttemptState
 from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.render import render
 from orchestrator.remote import Attempt
@@ -278,10 +279,10 @@ def test_an_ending_of_an_earlier_attempt_is_none_of_this_one(tmp_path: Path) -> 
     (folder.path / "resolved.json").write_text("{}")
     before = Ending(ending="budget", exit_code=5, when="2026-11-27T00:00:00Z")
     before.write(folder)
-    attempt = Attempt(job="fit-12345678", sweep_id="fit-12345678", state="failed")
+    attempt = Attempt(job="fit-12345678", sweep_id="fit-12345678", state=AttemptState.FAILED)
     assert follow.exit_code(attempt, folder) == 5
     assert follow.exit_code(attempt, folder, before) == 1, "its image could not be pulled, say"
-    assert follow.exit_code(replace(attempt, state="done"), folder, before) == 0
+    assert follow.exit_code(replace(attempt, state=AttemptState.DONE), folder, before) == 0
     assert not Ending(ending="failed", exit_code=2).write(folder), "whoever drives a sweep clears it first"
     ending.clear(folder)
     assert Ending(ending="failed", exit_code=8, when="2026-11-27T01:00:00Z").write(folder)

@@ -28,7 +28,7 @@ def spectrum(eigenvalues: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     return (H + H.T) / 2, torch.randn(n, generator=g, dtype=D)
 
 
-def krylov_minimiser(H: Tensor, start: Tensor, t: int) -> Tensor:
+def krylov_minimizer(H: Tensor, start: Tensor, t: int) -> Tensor:
     """The point of start + span(H e, .., H^t e) with the least objective, e the error, by dense least squares."""
     basis = start.new_zeros(len(start), t)
     v = H @ start
@@ -44,7 +44,7 @@ def test_every_step_has_the_least_objective_of_its_krylov_space() -> None:
     H, start = dense()
     found = steps(build(model := Bowl(H, start.clone())), model, 11)
     for t in (1, 2, 5, 8, 11):
-        assert (found[t - 1] - krylov_minimiser(H, start, t)).abs().max() < 1e-9
+        assert (found[t - 1] - krylov_minimizer(H, start, t)).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("distinct", [1, 2, 4, 7])

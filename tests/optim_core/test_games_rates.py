@@ -54,7 +54,7 @@ def test_the_limits_of_the_ellipse_are_polyak_and_gradient_descent() -> None:
 
 
 @pytest.mark.parametrize("theta, leading", [(1.0, 2.0), (0.75, 2.0), (0.5, 2 * (math.sqrt(2) - 1))])
-def test_from_minimisation_to_the_worst_case(theta: float, leading: float) -> None:
+def test_from_minimization_to_the_worst_case(theta: float, leading: float) -> None:
     """3.2: acceleration survives up to a height of sqrt(mu L)."""
     q = 1e-6
     rate = rates.ellipse((1 - q) / 2, q**theta, (1 + q) / 2).rate
@@ -272,7 +272,7 @@ def test_roots_are_eigenvalues_of_the_matrix_for_normal_games(method: str) -> No
         ("general", torch.tensor([0.5 + 0.5j, 0.0 + 0.3j])),
     ],
 )
-def test_shapes_are_recognised_and_the_recommendation_converges(kind: str, points: Tensor) -> None:
+def test_shapes_are_recognized_and_the_recommendation_converges(kind: str, points: Tensor) -> None:
     shape = classify(torch.cat([points.to(torch.complex128), points.to(torch.complex128).conj(), torch.zeros(2)]))
     assert shape.kind == kind
     choice = recommend(shape, points)
@@ -284,7 +284,7 @@ def test_shapes_are_recognised_and_the_recommendation_converges(kind: str, point
     assert rate <= choice.rate + 1e-6
 
 
-def test_a_half_disc_is_recognised() -> None:
+def test_a_half_disc_is_recognized() -> None:
     shape = shapes.Shape(
         kind="half_disc", mu=0.3, L=1.0, nearest=0.0, reach=0.954, smallest=0.3, largest=1.0, modulus=1.0
     )

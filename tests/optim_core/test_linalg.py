@@ -49,7 +49,7 @@ def test_recurrence_and_error_bound() -> None:
 
 
 def test_orthogonal_where_plain_lanczos_loses_it() -> None:
-    """One eigenvalue far from the rest converges early; without reorthogonalisation it comes back as a ghost."""
+    """One eigenvalue far from the rest converges early; without reorthogonalization it comes back as a ghost."""
     matrix = symmetric(torch.cat([torch.linspace(0, 1, 199), torch.tensor([1e4])]))
     alphas, betas, basis = lanczos(lambda x: matrix @ x, start(200), 60)
     assert float((basis.T @ basis - torch.eye(60, dtype=torch.float64)).abs().max()) < 1e-13

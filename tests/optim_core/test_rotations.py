@@ -165,7 +165,7 @@ def test_angle_zero_is_the_identity_bit_for_bit() -> None:
     assert all(torch.equal(a, b) for a, b in zip(turn.forward(x), x, strict=True))
 
 
-def test_soap_basis_diagonalises_the_running_gram_matrices() -> None:
+def test_soap_basis_diagonalizes_the_running_gram_matrices() -> None:
     """With one gradient again and again, power steps keep the eigenbasis: L and R stay diagonal."""
     g = torch.randn(6, 9, generator=generator("g"), dtype=torch.float64)
     piece = Piece(name="w", shape=(6, 9))

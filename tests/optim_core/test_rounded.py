@@ -24,7 +24,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_rounding_goes_to_a_neighbour_and_is_exact_in_the_mean() -> None:
+def test_rounding_goes_to_a_neighbor_and_is_exact_in_the_mean() -> None:
     x = torch.randn(50, generator=torch.Generator().manual_seed(1)) * torch.logspace(-30, 30, 50)
     draws = torch.stack([round_at_random(x, bits(x.shape, x, seed)).double() for seed in range(4000)])
     unit = x.abs().double() * 2.0**-7

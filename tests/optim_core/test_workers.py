@@ -32,7 +32,7 @@ def close(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["sam", "asam", "friendly_sam"])
-def test_synchronised_is_one_process_with_the_whole_batch(found: list[dict[str, Any]], name: str) -> None:
+def test_synchronized_is_one_process_with_the_whole_batch(found: list[dict[str, Any]], name: str) -> None:
     model, batch = problem()
     optimizer = optim_core.build(name, model, **VALUES)
     for index in range(STEPS):

@@ -18,6 +18,12 @@ from tests.orchestrator.test_tracking import runs_of
 
 EARLIER = Path(__file__).with_name("earlier") / "earlier-671cd845"
 HALF = "sgd-0000-s1001"
+TAGS = {
+    *(f"geosweep.{name}" for name in ("sweep_id", "trial_id", "arm", "stage", "seed", "state", "points")),
+    "geosweep.init_digest", "geosweep.data_digest", "mlflow.parentRunId",
+}  # fmt: skip
+"""Of a trial's run, as that version wrote them; its parameters were these four and the hyperparameters."""
+PARAMS = {"arm", "optimizer", "seed", "stage"}
 
 
 @pytest.fixture
@@ -55,5 +61,8 @@ def test_it_is_continued_and_compared(earlier: SweepFolder, call: Any) -> None:
 
     runs = runs_of(embedded_uri(earlier.root), name="earlier")
     assert len(runs) == 1 + 2 + 18
+    for one in (r.data for r in runs if TRIAL in r.data.tags):
+        assert one.tags.keys() >= TAGS
+        assert PARAMS | {"lr"} == one.params.keys()
     assert {r.data.tags[POINTS] for r in runs if TRIAL in r.data.tags} == {"4"}
     assert call("reconcile", "--json").document["differences"] == []

@@ -85,7 +85,11 @@ def asked(folder: SweepFolder, arm: str = "sgd") -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", SAMPLERS, ids=lambda g: g["name"].rpartition(".")[2])
+@pytest.mark.parametrize(
+    "given",
+    [pytest.param(g, marks=pytest.mark.long if "QMC" in g["name"] or "NSGA" in g["name"] else ()) for g in SAMPLERS],
+    ids=lambda g: g["name"].rpartition(".")[2],
+)
 def test_one_sequence_whoever_runs_it_and_whoever_dies(given: dict[str, Any], tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "method": {**given, "replay": "strict", "lag": 2, "random_share": 0.25},

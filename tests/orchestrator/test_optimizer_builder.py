@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,3 +47,15 @@ def test_a_control_trains_as_a_trial_does() -> None:
     _, after = controls._weights(sweep, "rotated_adamw", DENSE)
     assert torch.equal(after, trained(sweep, SEED))
     assert not torch.equal(after, trained(sweep, SEED + 1))
+
+
+def test_there_is_one_way_to_build_an_optimizer() -> None:
+    """Whoever builds one in another way forgets the run's seed, or the batches."""
+    root = Path(__file__).parents[2]
+    found = [
+        path.relative_to(root).as_posix()
+        for path in sorted((root / "orchestrator").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "optim_core.build"
+    ]
+    assert found == ["orchestrator/definition/built.py"]

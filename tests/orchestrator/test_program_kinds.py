@@ -11,6 +11,7 @@ import pytest
 from orchestrator import results
 from orchestrator.definition.states import State
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial import noticed
 from orchestrator.trial.job import Result
 from tests.orchestrator.command import environment, fresh
 from tests.orchestrator.test_program_ends import PROGRAMS, records, run
@@ -134,37 +135,34 @@ def test_tensorboard(tmp_path: Path) -> None:
 
 
 def test_three_lines(tmp_path: Path) -> None:
-    """The arm's optimizer; steps until the budget of gradient evaluations is spent, which they prove."""
-    found = trained(
-        tmp_path,
-        "program: plain_trial.py",
-        arms="{sgd: {optimizer: sgd}, sam: {optimizer: sam, parameters: {sam_radius: 0.05}}, "
+    """The arm's optimizer; steps until the budget of gradient evaluations is spent, which they prove.
+
+    A parameter that the script never looks at is said, or a misspelt one would stand in the table as if it had done
+    something.
+    """
+    text = TEXT.format(
+        task="  program: plain_trial.py",
+        metric="val_loss",
+        arms="{sgd: {optimizer: sgd, parameters: {momentun: 0.9}}, "
+        "sam: {optimizer: sam, parameters: {sam_radius: 0.05}}, "
         "nadam: {optimizer: torch.optim.NAdam}}\nparameters: {lr: 0.1}",
         unit="grad_evals",
         budget=40,
     )
-    by_optimizer = {result.metrics["cost/steps"]: (result, points) for result, points, _ in found}
-    assert set(by_optimizer) == {40.0, 20.0}
-    for result, points in by_optimizer.values():
+    folder = run(text, tmp_path)
+    found = [
+        (one.result, MetricLog(folder.trial(name) / "metrics.jsonl").points()) for name, one in records(folder).items()
+    ]
+    assert {result.state for result, _ in found} == {State.COMPLETE}, [result.error for result, _ in found]
+    assert {result.metrics["cost/steps"] for result, _ in found} == {40.0, 20.0}
+    for result, points in found:
         assert result.grad_evals == result.proof["grad_evals"] == 40
         assert (result.proof["seed"], result.proof["budget"]) == (True, "given")
         assert points[-1]["step"] == 40  # in gradient evaluations
-    digests = {(result.init_digest, result.data_digest) for result, *_ in found}
+    digests = {(result.init_digest, result.data_digest) for result, _ in found}
     assert len(digests) == 1, "what an optimizer tries when it is built, and SAM's second look at a batch, do not count"
     assert all(digests.pop())
-
-
-def test_a_parameter_that_the_script_never_looks_at_is_said(tmp_path: Path) -> None:
-    """Or a misspelt one would stand in the table as if it had done something."""
-    text = TEXT.format(
-        task="  program: plain_trial.py",
-        metric="val_loss",
-        arms="{sgd: {optimizer: sgd, parameters: {momentun: 0.9}}, adamw: {optimizer: adamw}}\nparameters: {lr: 0.1}",
-        unit="grad_evals",
-        budget=10,
-    )
-    folder = run(text, tmp_path)
-    said = results.unread(results.ended_trials(folder))
+    said = noticed.unread(results.ended_trials(folder))
     assert said == ["the script never looked at momentun of sgd: what it is there changes nothing"]
 
 

@@ -174,7 +174,7 @@ def test_invalid_files_and_imports_end_every_attempt_the_same_way(call: Any, tmp
     for broken in ("no_such_module_anywhere:Task", "tests.tasks:NoSuchTask"):
         path = tmp_path / "broken.yaml"
         path.write_text(sweep_text().replace("tests.tasks:Fit", broken))
-        first, second = (call("run", str(path)) for _ in range(2))
+        first, second = (call("run", str(path), "--executor", "debug") for _ in range(2))
         assert first.code == second.code == 3
         assert first.err == second.err
         assert "broken.yaml:4" in first.err

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.definition.states import AttemptState
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.remote import Attempt, pick, token
 from orchestrator.storage.errors import NotFound, Unreachable
@@ -72,8 +73,8 @@ def test_the_address_wins_over_the_shell(dashboard: str, monkeypatch: pytest.Mon
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     cluster = RayCluster(dashboard, TOKEN)
     newest = cluster.status("@last")
-    assert newest == Attempt(job="b-00000002.1", sweep_id="b-00000002", state="running")
-    assert cluster.status("a") == Attempt(job="a-00000001.2", sweep_id="a-00000001", state="done")
+    assert newest == Attempt(job="b-00000002.1", sweep_id="b-00000002", state=AttemptState.RUNNING)
+    assert cluster.status("a") == Attempt(job="a-00000001.2", sweep_id="a-00000001", state=AttemptState.DONE)
     assert cluster.stop("a") is None
     with pytest.raises(Unreachable, match="rejects the token"):
         RayCluster(dashboard, "wrong")
@@ -89,19 +90,21 @@ def test_reasons_leave_out_the_log(dashboard: str) -> None:
 
 def test_a_log_that_is_lost_hides_no_state(dashboard: str) -> None:
     cluster = RayCluster(dashboard, TOKEN)
-    assert cluster.status("c") == Attempt(job="c-00000003.1", sweep_id="c-00000003", state="done")
+    assert cluster.status("c") == Attempt(job="c-00000003.1", sweep_id="c-00000003", state=AttemptState.DONE)
     with pytest.raises(NotFound, match="geosweep logs c-00000003 --driver --root"):
         cluster.logs("c")
 
 
 def test_picked_by_prefix() -> None:
-    made = [Attempt(job=f"j{n}", sweep_id=i, state="done") for n, i in enumerate(["a-1", "ab-2", "a-1"])]
+    made = [Attempt(job=f"j{n}", sweep_id=i, state=AttemptState.DONE) for n, i in enumerate(["a-1", "ab-2", "a-1"])]
     assert pick(made, "a-1", "x").job == "j2"
     assert pick(made, "@last", "x").job == "j2"
     with pytest.raises(NotFound, match="2 sweeps"):
         pick(made, "a", "x")
     with pytest.raises(NotFound, match="ab-2"):
         pick(made, "c", "x")
+    with pytest.raises(NotFound, match="names no sweep"):
+        pick(made[:1], "", "x")
     with pytest.raises(NotFound, match="geosweep submit"):
         pick([], "@last", "x")
 

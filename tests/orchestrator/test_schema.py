@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from jsonschema.validators import validator_for
 
+from orchestrator.definition.schema import TrainingModel
 from orchestrator.definition.yaml12 import YamlError, parse
 from tests.orchestrator.sweep_files import sweep_text
+from trainables import recipe, schedule
+from trainables.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "sweeps" / "schema.json").read_text())
@@ -22,7 +26,7 @@ FENCE = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 BEYOND: dict[str, str] = {
     "names of optimizers, arguments, tasks, metrics, samplers and their kinds, which are in code": """
         group_key_null lr_null outcome_of_everything outcome_share_in_percent q_as_text readers_of_digits
-        bad_task_value game_in_two_processes game_without_players group_gets_nothing group_key_of_all
+        bad_task_value metric_is_a_column game_in_two_processes game_without_players group_gets_nothing group_key_of_all
         group_beside_a_wrong_kind
         group_key_refused group_key_unknown group_key_without_meaning group_matches_nothing group_mixed_by_a_rotation
         group_of_players list_refused list_where_a_number_is lr_as_text lr_negative mapping_where_a_number_is
@@ -151,3 +155,14 @@ def test_bundled_sweeps_name_it_for_editors() -> None:
         name = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text())
         assert name is not None, path
         assert (path.parent / name[1]).resolve() == ROOT / "sweeps" / "schema.json"
+
+
+def test_the_training_section_has_the_keys_and_choices_of_a_recipe() -> None:
+    """The file's model says in addition how a value may be written, and `step_timeout`, which changes no result."""
+    section = TrainingModel.model_fields
+    assert [*section] == [*(field.name for field in fields(Recipe)), "step_timeout"]
+    for name, choices in (("schedule", schedule.NAMES), ("precision", recipe.PRECISIONS)):
+        assert set(get_args(get_args(section[name].annotation)[0])) == set(choices), name
+    assert TrainingModel.model_validate({}).model_dump(exclude={"step_timeout"}) == dict.fromkeys(
+        (field.name for field in fields(Recipe)), None
+    ), "left out: the task's own"

@@ -29,3 +29,17 @@ print([m for m in ("torch", "mlflow", "optuna", "ray") if m in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_the_list_of_verbs_does_without_numpy() -> None:
+    code = """
+import sys
+from orchestrator.cli import main
+sys.argv = ["geosweep", "--help"]
+try:
+    main()
+finally:
+    print([m for m in ("numpy", "pandas", "torch", "mlflow", "optuna", "ray") if m in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "[]"

@@ -77,7 +77,7 @@ def test_every_study_has_its_own_search_and_seeds(tmp_path: Path, method: str) -
     assert seal.verify(folder)["intact"]
 
 
-@pytest.mark.parametrize("method", ["random", "tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("method", [pytest.param("random", marks=pytest.mark.long), "tpe", "gp", "cmaes"])
 def test_what_one_study_finds_changes_no_suggestion_of_another(tmp_path: Path, method: str) -> None:
     """Other tune seeds for study 2, and with them other results: studies 1 and 3 search as before."""
     given = text_of(method=method, trials=5, confirm=1)
@@ -106,7 +106,10 @@ def test_one_study_is_the_sweep_of_before() -> None:
     assert "studies" not in model.definition(plain)["seeds"]
 
 
-@pytest.mark.parametrize("stopping", ["", "early_terminate: {type: asha, eta: 2, min_budget: 25%}"])
+@pytest.mark.parametrize(
+    "stopping",
+    [pytest.param("", marks=pytest.mark.long), "early_terminate: {type: asha, eta: 2, min_budget: 25%}"],
+)
 def test_killed_anywhere_with_any_workers_strict_replay_ends_the_same(tmp_path: Path, stopping: str) -> None:
     text = text_of(stopping, method="tpe", trials=4).replace(
         "random_share: 0.5", "random_share: 0.5, replay: strict, lag: 2"

@@ -26,7 +26,7 @@ from orchestrator.storage.folder import find
 from orchestrator.travel import arrival, code
 from orchestrator.travel.archive import MANIFEST
 from orchestrator.travel.errors import CannotTravel
-from orchestrator.travel.files import travelling
+from orchestrator.travel.files import traveling
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called
 
@@ -100,16 +100,16 @@ def test_git_says_which_files(tmp_path: Path) -> None:
     write(folder, _dot_gitignore="*.log\n", build__x="7", venv__pyvenv_dot_cfg="", venv__lib_dot_py="")
     (folder / ".geosweepignore").write_text("build/\n!kept.log\nc.*\n")
     expected = {".gitignore", ".geosweepignore", "a.py", "sub/d.py"}
-    assert set(travelling(folder)[0]) == expected
+    assert set(traveling(folder)[0]) == expected
     git(folder, "init", "-q")
-    assert set(travelling(folder)[0]) == expected
+    assert set(traveling(folder)[0]) == expected
     git(folder, "add", "-f", "kept.log", "c.txt", "a.py")
-    assert set(travelling(folder)[0]) == expected | {"kept.log"}  # tracked, so not ignored; c.txt is named by ours
-    assert set(travelling(folder, [folder / "sub"])[0]) == {".gitignore", ".geosweepignore", "a.py", "kept.log"}
-    assert set(travelling(folder / "sub")[0]) == {"d.py"}  # a part of a repository
+    assert set(traveling(folder)[0]) == expected | {"kept.log"}  # tracked, so not ignored; c.txt is named by ours
+    assert set(traveling(folder, [folder / "sub"])[0]) == {".gitignore", ".geosweepignore", "a.py", "kept.log"}
+    assert set(traveling(folder / "sub")[0]) == {"d.py"}  # a part of a repository
     write(folder, inner__f_dot_py="8", inner__g_dot_log="9")
     git(folder / "inner", "init", "-q")
-    assert "inner/f.py" in travelling(folder)[0]
+    assert "inner/f.py" in traveling(folder)[0]
 
 
 def test_our_own_list_holds_below_its_folder_wherever_repositories_begin(tmp_path: Path) -> None:
@@ -123,16 +123,16 @@ def test_our_own_list_holds_below_its_folder_wherever_repositories_begin(tmp_pat
     (folder / "sub" / ".geosweepignore").write_text("mine.txt\n")
     (folder.parent / ".geosweepignore").write_text("/part/*.dat\n")
     own = {".geosweepignore", "sub/.geosweepignore", "a.py", "lib/b.py"}
-    assert set(travelling(folder)[0]) == own | {"everywhere.dat"}  # nothing says that the folder above is of one piece
+    assert set(traveling(folder)[0]) == own | {"everywhere.dat"}  # nothing says that the folder above is of one piece
     git(folder / "lib", "init", "-q")
     git(folder.parent, "init", "-q")
-    assert set(travelling(folder)[0]) == own
+    assert set(traveling(folder)[0]) == own
     write(folder, gone__x="8")
     git(folder.parent, "add", "part/gone")
     (folder / "gone" / "x").unlink()
     (folder / "gone").rmdir()
     (folder / "gone").write_text("a file now")
-    assert set(travelling(folder)[0]) == own | {"gone"}
+    assert set(traveling(folder)[0]) == own | {"gone"}
 
 
 def test_what_sweeps_and_tools_keep_does_not_travel(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_what_sweeps_and_tools_keep_does_not_travel(tmp_path: Path) -> None:
     write(folder, mlruns__0__meta_dot_yaml="", mlflow_dot_db="", node_modules__x_dot_js="")
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "a.pyc").write_text("")
-    assert set(travelling(folder)[0]) == {"a.py"}
+    assert set(traveling(folder)[0]) == {"a.py"}
 
 
 def test_a_key_in_a_file_is_refused_by_its_place(project: Path) -> None:

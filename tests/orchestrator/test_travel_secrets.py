@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.travel.files import travelling
+from orchestrator.travel.files import traveling
 from orchestrator.travel.secrets import SHAPES, found_in, is_secret_name
 
 
@@ -24,7 +24,7 @@ def test_secrets_by_name(name: str, tmp_path: Path) -> None:
     path.write_text("x")
     (tmp_path / "p" / "a.py").write_text("")
     assert is_secret_name(name)
-    assert travelling(tmp_path / "p") == ({"a.py": tmp_path / "p" / "a.py"}, [name])
+    assert traveling(tmp_path / "p") == ({"a.py": tmp_path / "p" / "a.py"}, [name])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from orchestrator import parquet, reconcile, results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.columns import AMOUNTS, FACTS, of_metric
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.typed_column import column
@@ -131,6 +133,19 @@ def test_the_types_are_those_of_the_sweep_and_not_of_the_trials_that_ended(folde
         assert [f for f in part if f.name.startswith("param.")] == [f for f in whole if f.name.startswith("param.")]
 
 
+def test_a_metric_takes_no_other_column(folder: SweepFolder) -> None:
+    """A script reports what it likes: `seconds` and `seed`, too."""
+    given = {"loss/val": 1.0, "param.lr": 9.0, **dict.fromkeys(FACTS | AMOUNTS, 7.0)}
+    trials = [replace(t, result=replace(t.result, metrics=given)) for t in results.ended_trials(folder)]
+    before, after = (parquet.trials_table(folder, some) for some in (results.ended_trials(folder), trials))
+    assert set(parquet.TRIAL_COLUMNS) == (FACTS | AMOUNTS) & set(parquet.TRIAL_COLUMNS)
+    for name in before.column_names:
+        assert name == "loss/val" or "/" in name or after[name] == before[name]
+    for name in given.keys() - {"loss/val"}:
+        assert after[f"metric.{name}"].to_pylist() == [given[name]] * len(trials)
+    assert of_metric("seconds", frozenset({"seconds"})) == "seconds", "a sweep may tune it"
+
+
 def test_a_table_of_an_earlier_version_is_brought_up(folder: SweepFolder, tmp_path: Path) -> None:
     here = SweepFolder(tmp_path, folder.sweep_id)
     shutil.copytree(folder.path, here.path)
@@ -148,3 +163,13 @@ def test_a_folder_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     table = parquet.trials_table(find(tmp_path, EARLIER.name))
     assert str(table.schema.field("param.lr").type) == "double"
     assert table["param.lr"].null_count == 0
+    stored = pq.read_table(EARLIER / "results" / "trials.parquet")
+    assert (
+        table.select(stored.column_names)
+        .cast(stored.schema)
+        .replace_schema_metadata()
+        .equals(stored.replace_schema_metadata())
+    ), "every column that it had says what it said"
+    assert parquet.metrics_table(find(tmp_path, EARLIER.name)).equals(
+        pq.read_table(EARLIER / "results" / "metrics.parquet").replace_schema_metadata()
+    )

@@ -69,7 +69,11 @@ def cut(images: Tensor, y: Any, x: Any) -> Tensor:
     return images.masked_fill_(y[:, None, :, None] & x[:, None, None, :], 0.0)
 
 
-def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 with mean 0 and deviation 1; mean and std [C] of pixels scaled to [0, 1]."""
-    scale, shift = 1 / (255 * std), -mean / std
-    return torch.addcmul(shift[:, None, None], images.float(), scale[:, None, None])
+def scales(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """(factor, shift), each [C, 1, 1], of `normalise`; mean and std [C] of pixels scaled to [0, 1]."""
+    return (1 / (255 * std))[:, None, None], (-mean / std)[:, None, None]
+
+
+def normalise(images: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] -> float32 with mean 0 and deviation 1."""
+    return torch.addcmul(shift, images.float(), factor)

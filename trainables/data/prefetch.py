@@ -6,11 +6,12 @@ processes, and nothing is left behind when a trial is killed (`tests.bench.reade
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Prefetch(Generic[T]):
@@ -28,19 +29,35 @@ class Prefetch(Generic[T]):
 
     def get(self, seed: int, index: int) -> T:
         """The batch, immediately if it is ready."""
+        return self.finished(lambda made: made, seed, index)
+
+    def finished(self, finish: Callable[[T], R], seed: int, index: int) -> R:
+        """`finish(batch)`, called in this thread.
+
+        If the batch is ready, the threads get new work only afterwards: starting sooner, they would hold the
+        interpreter lock while a device waits for what `finish` sends to it.
+        """
         if self._pool is None:
-            return self._make(seed, index)
+            return finish(self._make(seed, index))
         wanted = [(seed, i) for i in range(index, index + self._ahead)]
         for key in [k for k in self._ready if k not in wanted]:
             self._ready.pop(key).cancel()
-        for key in wanted:
-            if key not in self._ready:
-                self._ready[key] = self._pool.submit(self._make, *key)
+        if wanted[0] not in self._ready or not self._ready[wanted[0]].done():
+            self._submit(wanted)
         try:
-            return self._ready.pop(wanted[0]).result()
+            made = self._ready.pop(wanted[0]).result()
         except Exception as error:
             error.add_note(f"while batch {index} of seed {seed} was read ahead")
             raise
+        found = finish(made)
+        self._submit(wanted[1:])
+        return found
+
+    def _submit(self, keys: Iterable[tuple[int, int]]) -> None:
+        assert self._pool is not None
+        for key in keys:
+            if key not in self._ready:
+                self._ready[key] = self._pool.submit(self._make, *key)
 
     def close(self) -> None:
         """End the threads; returns when none is left."""

@@ -33,7 +33,7 @@ EVALUATION_BATCH = 500
 HOLD_OUT_SEED = 20_240_101
 REFRESH = 1_000_003
 Packed = tuple[Tensor, ...]
-"""Pixels, labels, and for cutout the rows and columns of pixels."""
+"""Pixels, labels, and for cutout the rows and columns of pixels [B, H + W]; each is one copy to the device."""
 
 
 @task("images")
@@ -134,11 +134,11 @@ class Images(Task):
 
     def batch(self, seed: int, index: int) -> Batch:
         """(augmented images [batch, C, side, side], noisy labels [batch])."""
-        return self._unpack(self._train.get(seed, index))
+        return self._train.finished(self._unpack, seed, index)
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
         """The same noisy labels with a separate order and separate crops."""
-        return self._unpack(self._refresh.get(seed, index))
+        return self._refresh.finished(self._unpack, seed, index)
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """The data set, row numbers, epochs (which determine the augmentation) and labels."""
@@ -202,7 +202,7 @@ class Images(Task):
         images = self._pixels("train").train(rows, epochs, seed)
         found = [images, self._noisy(labels_of)[rows]]
         if self._cutout:
-            found += augment.squares(images.shape[2:], self._cutout, seed, epochs, rows)
+            found.append(np.concatenate(augment.squares(images.shape[2:], self._cutout, seed, epochs, rows), axis=1))
         return tuple(devices.pinned(torch.from_numpy(x), to) for x in found)
 
     def _unpack(self, packed: Packed) -> Batch:
@@ -210,14 +210,16 @@ class Images(Task):
         to = devices.chosen(self._device)
         images, labels, *squares = (devices.moved(x, to) for x in packed)
         found = self._normalised(images)
-        return augment.cut(found, *squares) if squares else found, labels
+        for square in squares:
+            augment.cut(found, *torch.split(square, list(images.shape[2:]), 1))
+        return found, labels
 
     def _normalised(self, images: Tensor) -> Tensor:
         described = self._set.images
         assert described
         if images.device not in self._scales:
             mean, std = (torch.tensor(v, device=images.device) for v in (described.mean, described.std))
-            self._scales[images.device] = mean, std
+            self._scales[images.device] = augment.scales(mean, std)
         return augment.normalise(images, *self._scales[images.device])
 
     def _pixels(self, split: str) -> Pixels:

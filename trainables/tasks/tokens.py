@@ -129,11 +129,11 @@ class Tokens(Task):
 
     def batch(self, seed: int, index: int) -> Batch:
         """(tokens [batch, context], next tokens [batch, context], negative where not to be predicted)."""
-        return self._moved(self._train.get(seed, index))
+        return self._train.finished(self._moved, seed, index)
 
     def refresh_batch(self, seed: int, index: int) -> Batch:
         """The same text in a separate order."""
-        return self._moved(self._refresh.get(seed + REFRESH, index))
+        return self._refresh.finished(self._moved, seed + REFRESH, index)
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         """The data set and the start positions of the windows."""

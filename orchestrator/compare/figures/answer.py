@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence, label_of
 from orchestrator.compare.figures.register import Drawn, figure
-from orchestrator.compare.figures.style import GREY, VERDICTS, colours, markers, panels
+from orchestrator.compare.figures.style import GRAY, VERDICTS, colors, markers, panels
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import UNBOUNDED, summarize
@@ -77,9 +77,9 @@ def drawn_pairs(document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     return [*shown(document)[:MOST_PAIRS], *([document["twin"]] if document["twin"] else [])]
 
 
-def pair_colour(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+def pair_color(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
     """The color of its verdict; gray for the twin, which has none."""
-    return GREY if pair is document["twin"] else VERDICTS[pair["verdict"]]
+    return GRAY if pair is document["twin"] else VERDICTS[pair["verdict"]]
 
 
 def pair_words(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
@@ -104,17 +104,17 @@ def stamp(figure_: Figure, evidence: Evidence, document: Mapping[str, Any] | Non
 
 
 def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> None:
-    colour, marker = colours(evidence.arms, evidence.twin), markers(evidence.arms)
+    color, marker = colors(evidence.arms, evidence.twin), markers(evidence.arms)
     places = {arm: -i for i, arm in enumerate(values)}
     if evidence.is_paired and len({len(v) for v in values.values()}) == 1:
         for seed in range(len(next(iter(values.values())))):
             ax.plot([v[seed] for v in values.values()], list(places.values()), color="#c9c9c9", lw=0.8, zorder=1)
     for arm, found in values.items():
         s, y = summarize(found, bounds=evidence.bounds(evidence.reported)), places[arm]
-        ax.scatter(found, [y] * len(found), s=12, color=colour[arm], alpha=0.55, lw=0, zorder=2)
+        ax.scatter(found, [y] * len(found), s=12, color=color[arm], alpha=0.55, lw=0, zorder=2)
         if s.lo is not None and s.hi is not None:
-            ax.plot([s.lo, s.hi], [y, y], color=colour[arm], lw=2.6, solid_capstyle="butt", zorder=3)
-        ax.plot(s.mean, y, marker[arm], ms=8, color=colour[arm], mec="white", zorder=4)
+            ax.plot([s.lo, s.hi], [y, y], color=color[arm], lw=2.6, solid_capstyle="butt", zorder=3)
+        ax.plot(s.mean, y, marker[arm], ms=8, color=color[arm], mec="white", zorder=4)
     ax.set_yticks(list(places.values()), list(places))
     ax.set_ylim(-len(places) + 0.4, 0.6)
     ax.set_xlabel(label_of(evidence.reported))
@@ -128,15 +128,15 @@ def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], docum
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
-        colour = pair_colour(document, p)
+        color = pair_color(document, p)
         if evidence.is_paired:
             d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
-            ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=colour, alpha=0.6, lw=0)
-        ax.plot(p["interval"], [-i, -i], color=colour, lw=2.6, solid_capstyle="butt")
-        ax.plot(p["difference"], -i, "o", ms=7, color=colour, mec="white")
+            ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=color, alpha=0.6, lw=0)
+        ax.plot(p["interval"], [-i, -i], color=color, lw=2.6, solid_capstyle="butt")
+        ax.plot(p["difference"], -i, "o", ms=7, color=color, mec="white")
         ax.annotate(
             pair_words(document, p), (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
-            textcoords="offset points", va="center", fontsize=8.5, color=colour,
+            textcoords="offset points", va="center", fontsize=8.5, color=color,
         )  # fmt: skip
     ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
@@ -160,7 +160,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     if not names:
         return
     figure_, axes = panels(len(names), 2, height=2.9, sharey="row")
-    colour = colours(evidence.arms, evidence.twin)
+    color = colors(evidence.arms, evidence.twin)
     over = "studies, each the mean over its confirm seeds," if evidence.studies > 1 else "seeds"
     for row, name in enumerate(names):
         for column, axis in enumerate(("step", "seconds")):
@@ -170,8 +170,8 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
                 if found is None:
                     continue
                 x, mean, low, high = found
-                ax.plot(x, mean, color=colour[arm], ls=dashes[i // 4 % 4], label=arm)
-                ax.fill_between(x, low, high, color=colour[arm], alpha=0.16, lw=0)
+                ax.plot(x, mean, color=color[arm], ls=dashes[i // 4 % 4], label=arm)
+                ax.fill_between(x, low, high, color=color[arm], alpha=0.16, lw=0)
             steps = "steps, as imported" if evidence.imported else evidence.steps_of_curves
             ax.set_xlabel(steps if axis == "step" else "seconds of training")
             if column == 0:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.compare.figures.style import DASHES, MARKERS, PALETTE, colours, panels
+from orchestrator.compare.figures.style import DASHES, MARKERS, PALETTE, colors, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,10 +97,10 @@ def courses_figure(courses: Sequence[Course], arms: Sequence[str] = (), *, geome
     """
     figure, axes = panels(1, 1, height=4.6)
     axis, names = axes[0, 0], list(arms) or [c.method for c in courses]
-    colour = colours(names)
+    color = colors(names)
     for course in courses:
         style = DASHES[names.index(course.method) % len(DASHES)]
-        axis.plot(course.iterations, course.objective, color=colour[course.method], ls=style, label=_label(course))
+        axis.plot(course.iterations, course.objective, color=color[course.method], ls=style, label=_label(course))
         if course.exponent is not None:
             last, at = float(course.iterations[-1]), float(course.objective[-1])
             span = np.linspace(last / 2, last, 2) if geometric else np.array([last / 6, last])
@@ -123,9 +123,9 @@ def slopes_figure(slopes: Sequence[Slope], arms: Sequence[str] = ()) -> Figure:
     axis, names = axes[0, 0], list(arms) or list(dict.fromkeys(s.method for s in slopes))
     for i, method in enumerate(names):
         found = sorted((s for s in slopes if s.method == method), key=lambda s: s.left_exponent)
-        colour, at = colours(names)[method], [s.left_exponent for s in found]
-        axis.plot(at, [s.theory for s in found], color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.3)
-        axis.plot(at, [s.measured for s in found], MARKERS[i % len(MARKERS)], color=colour, ms=6, label=method)
+        color, at = colors(names)[method], [s.left_exponent for s in found]
+        axis.plot(at, [s.theory for s in found], color=color, linestyle=DASHES[i % len(DASHES)], linewidth=1.3)
+        axis.plot(at, [s.measured for s in found], MARKERS[i % len(MARKERS)], color=color, ms=6, label=method)
     axis.set_xlabel("exponent ξ of the spectrum at 0")
     axis.set_ylabel("exponent r of the objective, f − f* ~ t$^{−r}$")
     figure.legend(loc="outside right upper", title="points: measured\nlines: theory", title_fontsize=9)
@@ -161,7 +161,7 @@ def _draw_edge(
     known: float | None,
     symbol: str,
     label: str,
-    colour: str,
+    color: str,
 ) -> None:
     """Share of eigenvalues within a distance of the edge, which behaves like distance^(exponent + 1)."""
     order = np.argsort(distance)
@@ -171,7 +171,7 @@ def _draw_edge(
     axis.plot(near, share, ".", color="#888888", markersize=3)
     anchor = min(OUTERMOST, len(near) // 20)
     span = np.array([near[0], min(near[-1], 10 * near[anchor])])
-    axis.plot(span, share[anchor] * (span / near[anchor]) ** (exponent + 1), color=colour, linewidth=1.8)
+    axis.plot(span, share[anchor] * (span / near[anchor]) ** (exponent + 1), color=color, linewidth=1.8)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel(label)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.compare.figures.style import DASHES, colours, panels
+from orchestrator.compare.figures.style import DASHES, colors, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +78,7 @@ def shapes_figure(spectra: Sequence[Spectrum], arms: Sequence[str] = ()) -> Figu
             if image is None:
                 _draw_eigenvalues(axis, spectrum)
             else:
-                _draw_image(axis, image, colours(names)[image.method])
+                _draw_image(axis, image, colors(names)[image.method])
         for axis in rows[:, 0]:
             axis.set_ylabel("imaginary part")
         for axis in rows[-1]:
@@ -96,7 +96,7 @@ def convergence_figure(curves: Mapping[str, Sequence[Curve]], arms: Sequence[str
     for axis, (name, found) in zip(axes[0], curves.items(), strict=True):
         for curve in found:
             i = names.index(curve.method)
-            _draw_curve(axis, curve, colours(names)[curve.method], DASHES[i % len(DASHES)])
+            _draw_curve(axis, curve, colors(names)[curve.method], DASHES[i % len(DASHES)])
         axis.set_yscale("log")
         axis.set_ylim(1e-14, max(10.0, *(min(max(c.residuals), 1e3) for c in found)))
         axis.set_xlabel("gradient evaluations")
@@ -120,13 +120,13 @@ def _draw_eigenvalues(axis: Axes, spectrum: Spectrum) -> None:
     axis.set_ylim(-reach, reach)
 
 
-def _draw_image(axis: Axes, image: Image, colour: str) -> None:
+def _draw_image(axis: Axes, image: Image, color: str) -> None:
     from matplotlib.patches import Circle
 
     z = image.roots.ravel()
-    axis.add_patch(Circle((0, 0), min(image.rate, 3.0), color=colour, alpha=0.12, linewidth=0))
+    axis.add_patch(Circle((0, 0), min(image.rate, 3.0), color=color, alpha=0.12, linewidth=0))
     axis.add_patch(Circle((0, 0), 1.0, fill=False, color="0.35", linestyle="dashed", linewidth=0.9))
-    axis.scatter(z.real, z.imag, s=6, color=colour, linewidths=0)
+    axis.scatter(z.real, z.imag, s=6, color=color, linewidths=0)
     stuck = "diverges" if image.rate > 1 + 1e-6 else "does not converge"
     rate = f"r = {image.rate:.3f} per step"
     verdict = stuck if image.rate > 1 - 1e-6 else f"{image.per_evaluation:.3f} per evaluation"
@@ -137,9 +137,9 @@ def _draw_image(axis: Axes, image: Image, colour: str) -> None:
     axis.set_aspect("equal")
 
 
-def _draw_curve(axis: Axes, curve: Curve, colour: str, dashes: Any) -> None:
+def _draw_curve(axis: Axes, curve: Curve, color: str, dashes: Any) -> None:
     x, y = np.asarray(curve.evaluations, float), np.asarray(curve.residuals, float)
-    axis.plot(x, y, color=colour, linestyle=dashes, label=f"{curve.method}: {curve.rate:.4f}")
+    axis.plot(x, y, color=color, linestyle=dashes, label=f"{curve.method}: {curve.rate:.4f}")
     middle = np.flatnonzero(y > 1e-11)
     at = middle[len(middle) // 2] if len(middle) else 0
     axis.plot(x, y[at] * curve.rate ** (x - x[at]), color="black", linewidth=0.7, alpha=0.8)

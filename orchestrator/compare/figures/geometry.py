@@ -11,7 +11,7 @@ import pandas as pd
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.answer import banded
 from orchestrator.compare.figures.register import Drawn, figure
-from orchestrator.compare.figures.style import colours, panels
+from orchestrator.compare.figures.style import colors, panels
 from orchestrator.definition.states import Stage
 from orchestrator.statistics.intervals import summarize
 
@@ -36,8 +36,8 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
             if found is None:
                 continue
             x, mean, low, high = found
-            ax.plot(x, mean, color=colours(evidence.arms, evidence.twin)[arm], label=arm)
-            ax.fill_between(x, low, high, color=colours(evidence.arms, evidence.twin)[arm], alpha=0.16, lw=0)
+            ax.plot(x, mean, color=colors(evidence.arms, evidence.twin)[arm], label=arm)
+            ax.fill_between(x, low, high, color=colors(evidence.arms, evidence.twin)[arm], alpha=0.16, lw=0)
         values = curves[curves["name"] == name]["value"].to_numpy()
         if np.nanmin(values) > 0 and np.nanmax(values) / np.nanmin(values) > 100:
             ax.set_yscale("log")
@@ -63,10 +63,10 @@ def _once(ax: Any, evidence: Evidence, points: pd.DataFrame) -> None:
     for i, arm in enumerate(evidence.arms):
         values = points[points["arm"] == arm].groupby(evidence.unit)["value"].mean().to_list()
         if values:
-            s, colour = summarize(values), colours(evidence.arms, evidence.twin)[arm]
+            s, color = summarize(values), colors(evidence.arms, evidence.twin)[arm]
             if s.lo is not None and s.hi is not None:
-                ax.plot([s.lo, s.hi], [-i, -i], color=colour, lw=2.4, solid_capstyle="butt")
-            ax.plot(s.mean, -i, "o", color=colour, ms=6, mec="white")
+                ax.plot([s.lo, s.hi], [-i, -i], color=color, lw=2.4, solid_capstyle="butt")
+            ax.plot(s.mean, -i, "o", color=color, ms=6, mec="white")
     ax.set_yticks([-i for i in range(len(evidence.arms))], evidence.arms)
     ax.set_title(points["name"].iloc[0].removeprefix(PREFIX))
     ax.set_xlabel("at the end of training")

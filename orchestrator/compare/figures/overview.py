@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from orchestrator.compare import profiles
 from orchestrator.compare.figures import paper
 from orchestrator.compare.figures.register import png
-from orchestrator.compare.figures.style import SETTINGS, colours, panels
+from orchestrator.compare.figures.style import SETTINGS, colors, panels
 from orchestrator.compare.report import tables
 from orchestrator.storage import whole
 
@@ -49,14 +49,14 @@ def profile_figure(document: Mapping[str, Any]) -> Any:
     """Share of tasks solved within tau times the cost of the fastest arm."""
     with rc_context(SETTINGS):
         figure, axes = panels(1, 1, height=3.4, width=7.0)
-        ax, colour = axes[0, 0], colours(sorted(document["arms"]))
+        ax, color = axes[0, 0], colors(sorted(document["arms"]))
         for i, (arm, (tau, rho)) in enumerate(sorted(profiles.plotted(document).items())):
             score = document["arms"][arm]["score"]
             ax.step(
                 tau,
                 rho,
                 where="post",
-                color=colour[arm],
+                color=color[arm],
                 ls=("-", "--", "-.", ":")[i % 4],
                 label=f"{arm}  ({score:.2f})",
             )
@@ -90,6 +90,6 @@ def diagram(found: dict[str, Any], ax: Any) -> None:
     p = pd.DataFrame(found["nemenyi_p"])
     p = p.mask(np.eye(len(p), dtype=bool), 1.0)
     scikit_posthocs.critical_difference_diagram(
-        found["mean_ranks"], p, ax=ax, color_palette=colours(sorted(found["mean_ranks"])),
+        found["mean_ranks"], p, ax=ax, color_palette=colors(sorted(found["mean_ranks"])),
         label_fmt_left="{label} ({rank:.2f}) ", label_fmt_right=" ({rank:.2f}) {label}",
     )  # fmt: skip

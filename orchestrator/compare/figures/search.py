@@ -14,7 +14,7 @@ from orchestrator.compare import currencies, search_curves, tuning
 from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.parameter_axis import draw_axis, places
 from orchestrator.compare.figures.register import Drawn, figure
-from orchestrator.compare.figures.style import SEQUENTIAL, colours, markers, panels
+from orchestrator.compare.figures.style import SEQUENTIAL, colors, markers, panels
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import State
 from orchestrator.search.importance import Importance, importances
@@ -60,18 +60,18 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parameter) -> None:
-    colour = colours(evidence.arms, evidence.twin)[arm]
+    color = colors(evidence.arms, evidence.twin)[arm]
     here = frame.dropna(subset=[p.name])
     good, bad = here[here["state"] == State.COMPLETE], here[here["state"] == State.DIVERGED]
     x_good, ticks = places(p, good[p.name])
     if p.kind == "categorical":
-        _levels(ax, x_good, good["value"], colour, ordered=numeric(p.values))
+        _levels(ax, x_good, good["value"], color, ordered=numeric(p.values))
     random = good["random"].to_numpy(dtype=bool)
     x, y, spread = np.asarray(x_good, dtype=float), good["value"].to_numpy(), good["spread"].to_numpy()
     if spread.any():
-        ax.errorbar(x, y, yerr=spread, fmt="none", ecolor=colour, alpha=0.35, lw=1)
-    ax.scatter(x[random], y[random], s=22, facecolors="white", edgecolors=colour, lw=1.2, zorder=3)
-    ax.scatter(x[~random], y[~random], s=24, color=colour, alpha=0.75, lw=0, zorder=3)
+        ax.errorbar(x, y, yerr=spread, fmt="none", ecolor=color, alpha=0.35, lw=1)
+    ax.scatter(x[random], y[random], s=22, facecolors="white", edgecolors=color, lw=1.2, zorder=3)
+    ax.scatter(x[~random], y[~random], s=24, color=color, alpha=0.75, lw=0, zorder=3)
     if len(bad):
         ax.plot(
             places(p, bad[p.name])[0],
@@ -81,7 +81,7 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
             ms=6,
             transform=ax.get_xaxis_transform(),
         )
-    _chosen(ax, evidence, arm, p, colour)
+    _chosen(ax, evidence, arm, p, color)
     draw_axis(ax, p, ticks)
     edges = [e for e in tuning.edges(evidence, arm) if e.parameter == p.name and e.is_doubtful]
     ax.set_title(p.name, color="#B00020" if edges else "black")
@@ -90,7 +90,7 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
         ax.set_xlabel(f"chosen at the {' and '.join(words)}!", color="#B00020")
 
 
-def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) -> None:
+def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, color: str) -> None:
     chosen = {study: given[p.name] for study, given in evidence.chosen(arm).items() if given.get(p.name) is not None}
     confirmed = evidence.confirmed(evidence.tuned).get(arm)
     if not chosen or not confirmed:
@@ -98,7 +98,7 @@ def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) ->
     s = summarize(confirmed, bounds=evidence.bounds(evidence.tuned))
     at = {study: float(places(p, pd.Series([value]))[0][0]) for study, value in chosen.items()}
     if s.lo is not None and s.hi is not None:
-        ax.axhspan(s.lo, s.hi, color=colour, alpha=0.10, lw=0, zorder=0)
+        ax.axhspan(s.lo, s.hi, color=color, alpha=0.10, lw=0, zorder=0)
     if evidence.studies > 1:
         units = evidence.units(evidence.tuned)[arm]
         for study, place in at.items():
@@ -110,16 +110,16 @@ def _chosen(ax: Any, evidence: Evidence, arm: str, p: Parameter, colour: str) ->
     ax.plot(at[1], s.mean, "D", color="black", ms=6, mec="white", zorder=5)
 
 
-def _levels(ax: Any, x: Any, values: pd.Series, colour: str, *, ordered: bool) -> None:
+def _levels(ax: Any, x: Any, values: pd.Series, color: str, *, ordered: bool) -> None:
     """Mean of each level and its range over configurations and seeds; only ordered levels are joined."""
     groups = pd.DataFrame({"x": x, "y": values.to_numpy()}).groupby("x")["y"]
     found = groups.agg(["mean", "min", "max"])
     if not ordered:
-        ax.vlines(found.index, found["min"], found["max"], color=colour, alpha=0.15, lw=14, zorder=1)
-        ax.hlines(found["mean"], found.index - 0.25, found.index + 0.25, color=colour, lw=1.8, zorder=2)
+        ax.vlines(found.index, found["min"], found["max"], color=color, alpha=0.15, lw=14, zorder=1)
+        ax.hlines(found["mean"], found.index - 0.25, found.index + 0.25, color=color, lw=1.8, zorder=2)
         return
-    ax.fill_between(found.index, found["min"], found["max"], color=colour, alpha=0.10, lw=0, zorder=1)
-    ax.plot(found.index, found["mean"], color=colour, lw=1.3, zorder=2)
+    ax.fill_between(found.index, found["min"], found["max"], color=color, alpha=0.10, lw=0, zorder=1)
+    ax.plot(found.index, found["mean"], color=color, lw=1.3, zorder=2)
 
 
 @figure
@@ -198,7 +198,7 @@ def importance(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(rows, columns, height=0.9 + 0.3 * max(map(len, found.values())))
     for ax, (arm, shares) in zip(axes.flat, found.items(), strict=False):
         names = list(shares)[::-1]
-        ax.barh(names, [shares[n].share for n in names], color=colours(evidence.arms, evidence.twin)[arm], height=0.6)
+        ax.barh(names, [shares[n].share for n in names], color=colors(evidence.arms, evidence.twin)[arm], height=0.6)
         ax.plot([shares[n].by_chance for n in names], range(len(names)), "|", ms=14, mew=1.6, color="#444444")
         for i, n in enumerate(names):
             ax.text(
@@ -271,9 +271,9 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
         frame[frame["state"] == State.COMPLETE]["value"] if (frame["state"] == State.COMPLETE).any() else frame["value"]
     )
     shade = SEQUENTIAL if evidence.sign > 0 else f"{SEQUENTIAL}_r"
-    colour = ScalarMappable(Normalize(complete.min(), complete.max()), shade)
+    color = ScalarMappable(Normalize(complete.min(), complete.max()), shade)
     lines = [np.column_stack([np.arange(len(parameters)), row]) for row in columns]
-    ax.add_collection(LineCollection(lines, colors=colour.to_rgba(frame["value"].to_numpy()), lw=1.1, alpha=0.75))
+    ax.add_collection(LineCollection(lines, colors=color.to_rgba(frame["value"].to_numpy()), lw=1.1, alpha=0.75))
     best = ~frame["study"].duplicated(keep="last").to_numpy()
     ax.plot(np.arange(len(parameters)), columns[best].T, color="#D55E00", lw=3 if best.sum() == 1 else 1.8, zorder=4)
     for i, p in enumerate(parameters):
@@ -287,7 +287,7 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
     ax.set_xlim(-0.1, len(parameters) - 0.75)
     ax.set_ylim(-0.05, 1.05)
     ax.spines[["left", "bottom"]].set_visible(False)
-    figure_.colorbar(colour, ax=ax, label=label_of(evidence.tuned))
+    figure_.colorbar(color, ax=ax, label=label_of(evidence.tuned))
 
 
 def _shares(p: Parameter, values: pd.Series) -> Any:
@@ -315,13 +315,13 @@ def expected(evidence: Evidence) -> Iterator[Drawn]:
     figure_, axes = panels(1, 1, height=3.0, width=6.5)
     ax = axes[0, 0]
     for arm, c in found.items():
-        colour, half = colours(evidence.arms, evidence.twin)[arm], max(1, len(c.trials) // 2)
+        color, half = colors(evidence.arms, evidence.twin)[arm], max(1, len(c.trials) // 2)
         few = len(c.trials) <= MOST_MARKS
         ax.plot(
-            c.trials[:half], c.mean[:half], color=colour, marker=markers(evidence.arms)[arm] if few else "", label=arm
+            c.trials[:half], c.mean[:half], color=color, marker=markers(evidence.arms)[arm] if few else "", label=arm
         )
-        ax.plot(c.trials[half - 1 :], c.mean[half - 1 :], color=colour, ls=":")
-        ax.fill_between(c.trials, c.low, c.high, color=colour, alpha=0.13, lw=0)
+        ax.plot(c.trials[half - 1 :], c.mean[half - 1 :], color=color, ls=":")
+        ax.fill_between(c.trials, c.low, c.high, color=color, alpha=0.13, lw=0)
     ax.set_xlabel("configurations tried at random")
     ax.set_ylabel(f"expected best {evidence.tuned}")
     if max(len(c.trials) for c in found.values()) > MOST_MARKS:

@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from orchestrator.compare.evidence import Evidence, label_of
-from orchestrator.compare.figures.answer import answered, drawn_pairs, pair_colour, pair_words, stamp
+from orchestrator.compare.figures.answer import answered, drawn_pairs, pair_color, pair_words, stamp
 from orchestrator.compare.figures.parameter_axis import log_marks, places
 from orchestrator.compare.figures.register import Drawn, figure
-from orchestrator.compare.figures.style import NARROW, colours, panels
+from orchestrator.compare.figures.style import NARROW, colors, panels
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.intervals import summarize
@@ -73,13 +73,13 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def _arms(ax: Any, evidence: Evidence, units: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
-    colour = colours(evidence.arms, evidence.twin)
+    color = colors(evidence.arms, evidence.twin)
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     limits = _limits(confirm[confirm["state"] == State.COMPLETE][evidence.reported].to_list())
     for i, (arm, studies) in enumerate(units.items()):
         s = summarize([float(np.mean(v)) for v in studies.values()], bounds=evidence.bounds(evidence.reported))
-        _band(ax, _span(i), s.mean, (s.lo, s.hi), colour[arm])
-        _dots(ax, _span(i), studies, evidence.studies, colour[arm], limits)
+        _band(ax, _span(i), s.mean, (s.lo, s.hi), color[arm])
+        _dots(ax, _span(i), studies, evidence.studies, color[arm], limits)
     _rows(ax, list(units))
     ax.set_xlim(*limits)
     ax.set_xlabel(label_of(evidence.reported))
@@ -104,11 +104,11 @@ def _differences(
     ]  # fmt: skip
     limits = _limits([*whole, 0.0])
     for i, (p, ds) in enumerate(zip(pairs, found, strict=True)):
-        _band(ax, _span(i, words), p["difference"], p["interval"], pair_colour(document, p))
-        _dots(ax, _span(i, words), ds, evidence.studies, pair_colour(document, p), limits)
+        _band(ax, _span(i, words), p["difference"], p["interval"], pair_color(document, p))
+        _dots(ax, _span(i, words), ds, evidence.studies, pair_color(document, p), limits)
         ax.annotate(
             pair_words(document, p), (0.0, -i + 0.5), xycoords=("axes fraction", "data"), xytext=(3, -2),
-            textcoords="offset points", va="top", fontsize=8.5, color=pair_colour(document, p), zorder=6,
+            textcoords="offset points", va="top", fontsize=8.5, color=pair_color(document, p), zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
     _rows(ax, [f"{p['a']} −\n{p['b']}" for p in pairs])
@@ -144,11 +144,11 @@ def _heights(span: tuple[float, float], studies: int) -> dict[int, float]:
     return dict(enumerate(np.linspace(high - free, low + free, studies), start=1))
 
 
-def _band(ax: Any, between: tuple[float, float], mean: float, interval: Sequence[float | None], colour: str) -> None:
+def _band(ax: Any, between: tuple[float, float], mean: float, interval: Sequence[float | None], color: str) -> None:
     low, high = interval
     if low is not None and high is not None:
-        ax.fill_betweenx(between, low, high, color=colour, alpha=0.18, lw=0, zorder=1)
-    ax.plot([mean, mean], between, color=colour, lw=1.4, zorder=2)
+        ax.fill_betweenx(between, low, high, color=color, alpha=0.18, lw=0, zorder=1)
+    ax.plot([mean, mean], between, color=color, lw=1.4, zorder=2)
 
 
 def _dots(
@@ -156,7 +156,7 @@ def _dots(
     span: tuple[float, float],
     found: Mapping[int, Sequence[float]],
     studies: int,
-    colour: str,
+    color: str,
     limits: tuple[float, float],
 ) -> None:
     low, high = limits
@@ -169,8 +169,8 @@ def _dots(
             ax.plot(min(max(mean, low), high), y, "x", color="#444444", ms=5, clip_on=False, zorder=5)
             continue
         if len(values) > 1:
-            ax.scatter(values, [y] * len(values), s=6, color=colour, alpha=0.7, lw=0, zorder=3)
-        ax.scatter([mean], [y], s=26, color=colour, edgecolors="white", lw=0.6, zorder=4)
+            ax.scatter(values, [y] * len(values), s=6, color=color, alpha=0.7, lw=0, zorder=3)
+        ax.scatter([mean], [y], s=26, color=color, edgecolors="white", lw=0.6, zorder=4)
 
 
 def _rows(ax: Any, names: Sequence[str]) -> None:
@@ -216,7 +216,7 @@ def _choices(
     arms: Mapping[str, Parameter],
     choices: Mapping[str, Mapping[int, Mapping[str, Any]]],
 ) -> None:
-    colour = colours(evidence.arms, evidence.twin)
+    color = colors(evidence.arms, evidence.twin)
     first = next(iter(arms.values()))
     if first.kind == "categorical":
         levels = list(dict.fromkeys(value for p in arms.values() for value in p.values))
@@ -230,8 +230,8 @@ def _choices(
             ends = places(p, pd.Series([p.low, p.high], dtype=float))[0]
             ax.plot(ends, [-i, -i], color="#c9c9c9", lw=1, zorder=1)
             if len(x):
-                ax.plot([np.median(x)] * 2, [-i - 0.34, -i + 0.34], color=colour[arm], lw=1.6, zorder=2)
-        ax.scatter(x, y, s=20, color=colour[arm], alpha=0.85, edgecolors="white", lw=0.5, zorder=3)
+                ax.plot([np.median(x)] * 2, [-i - 0.34, -i + 0.34], color=color[arm], lw=1.6, zorder=2)
+        ax.scatter(x, y, s=20, color=color[arm], alpha=0.85, edgecolors="white", lw=0.5, zorder=3)
     ax.set_yticks([-i for i in range(len(arms))], list(arms))
     ax.set_ylim(-len(arms) + 0.5, 0.5)
     ax.tick_params(axis="y", length=0)

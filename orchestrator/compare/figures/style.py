@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C6D31", "#6A3D9A", "#999999")
-GREY = PALETTE[-1]
+GRAY = PALETTE[-1]
 MARKERS = "osD^vP*Xph"
 DASHES: Any = ("solid", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1)), (0, (2, 2)))
 VERDICTS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "inconclusive": "#767676"}
@@ -38,9 +38,9 @@ SETTINGS: Any = {
 }
 
 
-def colours(arms: Sequence[str], twin: str = "") -> dict[str, str]:
+def colors(arms: Sequence[str], twin: str = "") -> dict[str, str]:
     """Arm -> color, the same in every figure of a report; a baseline's twin is gray."""
-    return {arm: GREY if arm == twin else PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
+    return {arm: GRAY if arm == twin else PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
 
 
 def markers(arms: Sequence[str]) -> dict[str, str]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import results
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.statistics.intervals import summarize
+from orchestrator.trial import noticed
 
 Row = Mapping[str, Any]
 
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 def arms(evidence: Evidence) -> list[dict[str, Any]]:
     """One row per arm and metric: mean over its units with the 95% t interval and the sample standard deviation."""
     metrics = dict.fromkeys((evidence.reported, evidence.tuned, *evidence.declares.table))
-    rows, gone = list[dict[str, Any]](), results.diverged(evidence.records)
+    rows, gone = list[dict[str, Any]](), noticed.diverged(evidence.records)
     for metric in metrics:
         values, bounds = evidence.confirmed(metric), evidence.bounds(metric)
         for arm in evidence.ranked():

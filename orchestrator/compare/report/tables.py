@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator import results
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, numeric, words
 from orchestrator.compare.tuning import summary
@@ -21,6 +20,7 @@ from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.intervals import cut_words, interval_text, summarize
 from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
+from orchestrator.trial import noticed
 
 Row = Mapping[str, str]
 TWIN = "twin: shows what no difference looks like"
@@ -43,7 +43,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
     values = {metric: evidence.confirmed(metric) for metric in metrics}
     bounds = {metric: evidence.bounds(metric) for metric in metrics}
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
-    counted, gone = flops.read(evidence.folder), results.diverged(evidence.records)
+    counted, gone = flops.read(evidence.folder), noticed.diverged(evidence.records)
     for arm in evidence.ranked():
         row = {"arm": arm}
         for metric in metrics:

@@ -215,7 +215,7 @@ class TestPickles:
         assert not (tmp_path / "broken").exists()
 
     @pytest.mark.parametrize("name", ["builtins\neval", "numpy\nload", "numpy.core.multiarray\nscalar", "codecs\nopen"])
-    def test_neighbours_of_what_is_allowed(self, tmp_path: Path, name: str) -> None:
+    def test_neighbors_of_what_is_allowed(self, tmp_path: Path, name: str) -> None:
         found = cifar(tmp_path, lambda f: f.update(train=b"\x80\x02c" + name.encode() + b"\n."))
         assert name.replace("\n", ".") in found
 

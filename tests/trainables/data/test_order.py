@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ class TestAugmentation:
         images = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
         mean, std = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.1, 0.2, 0.3])
         expected = (images.double() / 255 - mean[:, None, None]) / std[:, None, None]
-        assert torch.allclose(augment.normalise(images, mean, std).double(), expected, atol=1e-5)
+        assert torch.allclose(augment.normalise(images, *augment.scales(mean, std)).double(), expected, atol=1e-5)
 
 
 def test_random_windows_keep_their_promises() -> None:
@@ -142,6 +143,26 @@ def test_prefetching_changes_nothing(workers: int) -> None:
     with pytest.raises(RuntimeError, match="row 20"):
         ahead.get(0, 20)
     assert ahead.get(0, 21) == (0, 21)
+    ahead.close()
+
+
+def test_threads_get_no_work_while_a_ready_batch_goes_to_the_device() -> None:
+    """What is read ahead starts after `finish`: sooner, it would hold the interpreter lock."""
+    made: list[int] = []
+
+    def make(seed: int, index: int) -> int:
+        made.append(index)
+        return index
+
+    def finish(batch: int) -> list[int]:
+        time.sleep(0.05)
+        return list(made)
+
+    ahead = Prefetch(make, 1)
+    assert ahead.get(0, 0) == 0
+    ahead._ready[0, 1].result()
+    assert ahead.finished(finish, 0, 1) == [0, 1]
+    assert ahead.get(0, 2) == 2
     ahead.close()
 
 

@@ -1,4 +1,4 @@
-"""A training loop in the manner of nanoGPT: globals for settings, code of a neighbour executed on them."""
+"""A training loop in the manner of nanoGPT: globals for settings, code of a neighbor executed on them."""
 
 import os
 import sys  # noqa: F401
