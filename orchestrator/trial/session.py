@@ -28,6 +28,7 @@ from orchestrator.trial.locking import locked
 from orchestrator.trial.log_files import last_lines
 from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
+from orchestrator.trial.termination import exits_raise
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
 from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, WorkerGroup
@@ -41,7 +42,6 @@ CHECKPOINT_SHARE = 0.1
 LOOK_S = 0.25
 """Seconds between checks whether to pause."""
 opened.watch()  # before the first task is built in this process
-
 R = TypeVar("R", bound=Report | None)
 
 
@@ -141,13 +141,7 @@ class TrialSession:
 
     def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
         """Run `act` as this trial, with its own output, global state and errors. `anew`: it may have ended."""
-        with (
-            disk.named(self._folder),
-            self._printed.attached(),
-            self._ambient,
-            opened.forks(),
-            termination.exits_raise(),
-        ):
+        with disk.named(self._folder), self._printed.attached(), self._ambient, opened.forks(), exits_raise():
             existing = read_result(self._folder) if anew else None
             if existing is not None:
                 return self._ended(existing.state, existing.grad_evals, existing.metrics)
