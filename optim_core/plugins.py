@@ -73,6 +73,9 @@ def broken(module: str, error: BaseException) -> str:
     own = [frame for frame in frames if not frame.filename.startswith("<")]
     name = re.split(r"[\\/]", own[-1].filename)[-1] if own else ""
     line = f" ({name}:{own[-1].lineno})" if own and not isinstance(error, SyntaxError) else ""
-    words = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split())
-    way = "; put code that runs under if __name__ == '__main__'" if isinstance(error, SystemExit) else ""
+    words, way = " ".join(f"{type(error).__name__}: {error}".removesuffix(": ").split()), ""
+    if type(error) is SystemExit:
+        way = "; put code that runs under if __name__ == '__main__'"
+    elif isinstance(error, SystemExit):  # a call that would end the process
+        words, way = str(error), "; a module must not end the process that imports it: remove the call"
     return f"importing {module} ended in {words}{line}{way}"

@@ -95,10 +95,13 @@ def _longest(texts: Iterable[str]) -> int:
     return max((cell_len(line) for text in texts for line in text.split("\n")), default=0)
 
 
-def fitted(table: Table, width: int) -> list[Any]:
-    """The table as renderables in `width` columns, complete: itself, a narrower one, or a paragraph per row."""
-    columns = [_column(one) for one in table.columns]
-    title, caption = _text(table.title), _text(table.caption)
+def fitted(table: Table, width: int, encoding: str = "utf-8") -> list[Any]:
+    """The table as renderables in `width` columns, complete: itself, a narrower one, or a paragraph per row.
+
+    Characters that `encoding` lacks are replaced before anything is measured.
+    """
+    columns = [_column(one, encoding) for one in table.columns]
+    title, caption = _text(table.title, encoding), _text(table.caption, encoding)
     below = [Text(caption, style="dim")] if caption else []
     if _needs(one.under_its_header for one in columns) <= width:
         return [*_table(columns, title, width), *below]
@@ -122,23 +125,23 @@ def show(console: Console, shown: Table | Group) -> None:
             continue
         usual = console.width
         if not console.is_terminal:
-            needed = max(usual, _needs(_column(one).widest for one in part.columns))
+            needed = max(usual, _needs(_column(one, console.encoding).widest for one in part.columns))
             console.width = asked_width() or needed
-        for piece in fitted(part, console.width):
+        for piece in fitted(part, console.width, console.encoding):
             whole = not (console.is_terminal or isinstance(piece, Table))
             console.print(piece, highlight=False, soft_wrap=whole)
         console.width = usual
 
 
-def _column(column: Any) -> _Column:
-    cells = tuple(_text(cell) for cell in column.cells)
-    return _Column(_text(column.header), cells, column.justify == "right", bool(column.no_wrap))
+def _column(column: Any, encoding: str) -> _Column:
+    cells = tuple(_text(cell, encoding) for cell in column.cells)
+    return _Column(_text(column.header, encoding), cells, column.justify == "right", bool(column.no_wrap))
 
 
-def _text(shown: Any) -> str:
+def _text(shown: Any, encoding: str) -> str:
     if shown is None:
         return ""
-    return shown.plain if isinstance(shown, Text) else str(shown)
+    return (shown.plain if isinstance(shown, Text) else str(shown)).encode(encoding, "geosweep").decode(encoding)
 
 
 def _needs(widths: Iterable[int]) -> int:

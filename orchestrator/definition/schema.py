@@ -93,9 +93,9 @@ class BudgetModel(Model):
         "its gradient evaluations (examples, for a task that counts those); epochs: for scripts only. A script gets "
         "the number and counts it itself.",
     )
-    per_trial: int | float = Field(gt=0, description="What one trial may spend, in this unit.")
+    per_trial: int | float = Field(gt=0, le=10**15, description="What one trial may spend, in this unit.")
     trials_per_arm: int | None = Field(
-        None, gt=0, description="Configurations tried for each arm; a grid has its own size."
+        None, gt=0, le=1_000_000, description="Configurations tried for each arm; a grid has its own size."
     )
     wall_clock: Seconds | None = Field(
         None, description="Limit on the time spent, for instance 30m; downtime is not counted."
@@ -361,6 +361,9 @@ class SweepModel(Model):
     training: TrainingModel = Field(default_factory=lambda: TrainingModel.model_validate({}))
     environment: EnvironmentModel = Field(default_factory=lambda: EnvironmentModel.model_validate({}))
     evaluations: int = Field(
-        8, ge=1, description="Evaluations per trial, evenly spaced over its budget, the same for all arms."
+        8,
+        ge=1,
+        le=1_000_000,
+        description="Evaluations per trial, evenly spaced over its budget, the same for all arms.",
     )
     max_failed: int = Field(0, ge=0, description="Failed trials allowed before the command exits with 8.")

@@ -24,6 +24,7 @@ from orchestrator.definition import (
     foreign,
     grouping,
     method,
+    opened,
     packs,
     plan,
     program,
@@ -66,6 +67,7 @@ def load(path: Path) -> Spec:
 
 def loads(text: str, file: str = "<text>") -> Spec:
     """Read a sweep from text; `file` is the name that errors show. Raises SpecError, with all that is wrong."""
+    opened.watch()  # before a module of the user is imported
     try:
         document = parse(text)
     except YamlError as error:

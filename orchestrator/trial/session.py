@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import optim_core  # noqa: F401
-from orchestrator.definition import built
+from orchestrator.definition import built, opened
 from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import MetricLog
@@ -28,6 +28,7 @@ from orchestrator.trial.locking import locked
 from orchestrator.trial.log_files import last_lines
 from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.record import read_job, read_result, write_job, write_result
+from orchestrator.trial.termination import exits_raise
 from orchestrator.trial.training import build_training
 from orchestrator.trial.watchdog import Watchdog, left_behind
 from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerFailed, WorkerGroup
@@ -40,8 +41,7 @@ from trainables.workers import Workers, listen
 CHECKPOINT_SHARE = 0.1
 LOOK_S = 0.25
 """Seconds between checks whether to pause."""
-
-
+opened.watch()  # before the first task is built in this process
 R = TypeVar("R", bound=Report | None)
 
 
@@ -141,7 +141,7 @@ class TrialSession:
 
     def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
         """Run `act` as this trial, with its own output, global state and errors. `anew`: it may have ended."""
-        with disk.named(self._folder), self._printed.attached(), self._ambient, termination.exits_raise():
+        with disk.named(self._folder), self._printed.attached(), self._ambient, opened.forks(), exits_raise():
             existing = read_result(self._folder) if anew else None
             if existing is not None:
                 return self._ended(existing.state, existing.grad_evals, existing.metrics)
@@ -168,7 +168,7 @@ class TrialSession:
                 return self._finish(State.FAILED, error=hung)
             self._begin()
             self._ambient.settle()
-            if (trained := cache.find(Path(self.job.cache), self._address) if self._address else None) is not None:
+            if (trained := cache.find(self._address, self.job)) is not None:
                 return self._take_over(trained)
         return self._at_rest()
 
@@ -378,8 +378,8 @@ class TrialSession:
             changed=self._ambient.found(),
         )
         self._write(result)
-        if self._address and state.is_trained and source.unchanged((self.job.task, self.job.optimizer)):
-            cache.remember(Path(self.job.cache), self._address, self._folder)
+        if state.is_trained and source.unchanged((self.job.task, self.job.optimizer)):
+            cache.remember(self._address, self.job, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 
     def _ended(self, state: State, grad_evals: float, metrics: dict[str, float]) -> Report:

@@ -84,6 +84,12 @@ def is_ours(module: str) -> bool:
     return module.partition(".")[0] in _tops()
 
 
+def all_ours(name: str) -> bool:
+    """Whether a named task or optimizer, with what wraps it, belongs to this project."""
+    cls = _class_of(name)
+    return cls is not None and is_ours(cls.__module__)
+
+
 def module_of(name: str) -> str:
     """The module in `package.module:Task` or `package.module.Class`; empty for a registered name."""
     inner = name

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from orchestrator.trial import by_value, gpu_memory
+from orchestrator.trial import by_value, gpu_memory, termination
+from orchestrator.trial.failure import described
 from orchestrator.trial.job import Job
 from orchestrator.trial.logs import TrialLogs
 from orchestrator.trial.training import build_training
@@ -46,15 +47,22 @@ class WorkerGroup(Protocol):
 
 
 def follow(job: Job, rank: int, address: str) -> None:
-    """Train as worker `rank` to the end, to a drain or to divergence."""
+    """Train as worker `rank` to the end, to a drain or to divergence.
+
+    Raises WorkerFailed for code of the user's that would end the process.
+    """
     import torch
 
     torch.set_num_threads(job.threads)
     place = TrialPlace(job.folder, job.stop_file)
     printed = TrialLogs(place.folder, worker=rank)
     try:
-        with printed.attached():
+        with printed.attached(), termination.exits_raise():
             _follow(job, rank, address, place.folder)
+    except (SystemExit, GeneratorExit) as ended:
+        if termination.told():
+            raise
+        raise WorkerFailed(described(ended)) from None
     finally:
         printed.close()
         place.upload_printed()

@@ -51,7 +51,9 @@ def test_a_module_that_ends_the_process_is_not_valid(tmp_path: Path) -> None:
     (tmp_path / "fit.yaml").write_text(text)
     done = fresh("validate", "fit.yaml", cwd=tmp_path)
     assert done.returncode == 3
-    assert "os._exit(0) (gone_task.py:2)" in done.stderr + done.stdout
+    said = done.stderr + done.stdout
+    assert "os._exit(0) (gone_task.py:2); a module must not end the process" in said
+    assert "__main__" not in said
 
 
 def test_a_fork_ends_as_it_asks_and_a_thread_never_with_success() -> None:

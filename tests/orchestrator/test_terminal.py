@@ -177,3 +177,17 @@ def test_a_drained_sweep_is_continued_by_what_is_said(call: Any, tmp_path: Path)
 ])  # fmt: skip
 def test_means_have_digits_that_say_something(values: list[float], said: str) -> None:
     assert display._mean(values, UNBOUNDED, short=False) == said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_columns_line_up_whatever_the_encoding_has(encoding: str) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding)
+    terminal.readable(stream)
+    table = Table("arm", "accuracy")
+    table.add_row("日本語", "0.5 ± 0.1")
+    table.add_row("sgd", "0.3 … 0.4")
+    terminal.show(Console(file=stream, width=60), table)
+    stream.flush()
+    lines = raw.getvalue().decode(encoding).splitlines()
+    assert len({cell_len(line) for line in lines if line.strip()}) == 1, lines

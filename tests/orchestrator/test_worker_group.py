@@ -58,6 +58,33 @@ def agree(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:
         assert x == pytest.approx(y, rel=1e-9)
 
 
+QUITS = """
+import os
+import torch.distributed
+from tests.tasks import Masked
+
+class Quits(Masked):
+    def loss(self, outputs, targets):
+        if torch.distributed.get_rank():
+            os._exit(0)
+        return super().loss(outputs, targets)
+"""
+
+
+def test_a_member_that_would_end_its_process_fails_the_trial_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quitting_task.py").write_text(QUITS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
+    asked = replace(job(tmp_path / "two", 2), task="quitting_task:Quits")
+    finish(TrialSession(asked, group=LocalWorkerGroup()))
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["state"] == "FAILED"
+    assert "called os._exit(0) before its budget was spent" in result["error"]
+    assert "quitting_task.py" in result["error"]
+
+
 def test_two_processes_pause_lose_a_worker_and_end_like_one(tmp_path: Path) -> None:
     finish(TrialSession(job(tmp_path / "one", 1)))
     two, group = job(tmp_path / "two", 2), LocalWorkerGroup()
