@@ -165,8 +165,9 @@ def test_a_secret_beside_the_job_is_found() -> None:
     config["data"]["sweep.yaml"] += "# s3://me:word@elsewhere\n"
     assert [f.code for f in lint([config, job])] == ["KO207"]
     assert [f.code for f in lint([secret, job])] == ["KO207"]
-    with pytest.raises(RenderError, match="in plain text"):
-        render(sweep() + "# http://me:word@elsewhere\n", "x")
+    assert "me:word" not in render(sweep() + "# http://me:word@elsewhere\n", "x")
+    with pytest.raises(RenderError, match=r"tracking\.mlflow"):
+        render(sweep(tracking="http://me:word@elsewhere"), "x")
 
 
 def test_lint_survives_any_shape() -> None:
