@@ -37,7 +37,7 @@ from orchestrator.tracking.base import NoTracker, Tracker
 from orchestrator.tracking.mlflow_sweep import tracker_of
 from orchestrator.travel.arrival import needs
 from orchestrator.travel.errors import CannotTravel
-from orchestrator.trial import by_value
+from orchestrator.trial import by_value, noticed
 
 if TYPE_CHECKING:
     from orchestrator.executors.ray_cluster import RayCluster
@@ -390,8 +390,8 @@ def _repair(spec: Spec, folder: SweepFolder, options: Options, say: Say) -> None
 
 def _summarize_run(spec: Spec, folder: SweepFolder, conductor: SweepConductor, say: Say) -> None:
     """Report trials that were reused or skipped, and the cost of strict replay."""
-    if found := sum(bool(trial.result.cached_from) for trial in results.ended_trials(folder)):
-        say(f"{found} trials were reused from earlier sweeps; --no-cache trains them again")
+    for line in noticed.reused_words(noticed.reused(results.ended_trials(folder))):
+        say(line)
     for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
         say(f"the race stopped {arm}: {one['reason']}")
     if spec.method.replay == "strict":

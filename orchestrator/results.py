@@ -20,6 +20,7 @@ from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.storage.outcome import SweepOutcome
+from orchestrator.trial import noticed
 from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord, counted_grad_evals, read_job, read_result
@@ -339,6 +340,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         **({"ending": ended_as.document()} if ended_as is not None else {}),
+        **({"reused": again} if (again := noticed.reused(ended)) else {}),
         "errors": errors,
         **({"changed": {arm: list(names) for arm, names in changed.items()}} if changed else {}),
         "last_lines": last_lines,

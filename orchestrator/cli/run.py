@@ -41,7 +41,6 @@ from orchestrator.cli.k8s_options import Fair
 from orchestrator.cli.remote import packed
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
 from orchestrator.definition.states import SweepState
-from orchestrator.trial import noticed
 
 if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
@@ -216,6 +215,7 @@ def show_end(ended: Launched, options: Options) -> None:
     """The table of arms, why it may be exploratory, and what to do next."""
     from orchestrator import display, results
     from orchestrator.protocol import seal
+    from orchestrator.trial import noticed
 
     show(display.arms_table(ended.spec, ended.folder))
     if ended.spec.task.is_program:

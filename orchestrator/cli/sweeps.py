@@ -24,6 +24,7 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     from orchestrator import results
     from orchestrator.protocol import extensions
     from orchestrator.storage import folder
+    from orchestrator.trial import noticed
 
     if address:
         return remote.status(address, sweep, as_json)
@@ -49,6 +50,8 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     show_stamps(document["exploratory"])
     if any(counts["waiting"] for counts in document["arms"].values()):
         terminal.say(data, f"waiting: {document['waiting_reason']}")
+    for line in noticed.reused_words(document.get("reused", {})):
+        terminal.say(data, line)
     for arm, names in document.get("changed", {}).items():
         said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a resumed trial starts without it"
         data.print(said, highlight=False, markup=False)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, emit, fail, show, show_stamps
+from orchestrator import terminal
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit, fail, show, show_stamps
 from orchestrator.definition.kinds import short
 from orchestrator.definition.states import Stage
 from orchestrator.statistics.slowdown import relative
@@ -32,6 +33,7 @@ def table(
     from orchestrator.compare import sweep_table
     from orchestrator.statistics.pairing import Refused
     from orchestrator.storage import folder
+    from orchestrator.trial import noticed
 
     asked = [c.strip() for c in columns.split(",") if c.strip()]
     try:
@@ -42,6 +44,8 @@ def table(
         emit(document)
     else:
         show(_rich(document))
+        for line in noticed.reused_words(document.get("reused", {})):
+            terminal.say(data, line)
         show_stamps(document["exploratory"])
 
 

@@ -138,6 +138,7 @@ def table(shown: Mapping[str, Any]) -> Group:
     """The display on a terminal."""
     from orchestrator import results
     from orchestrator.scheduling.waiting import clock
+    from orchestrator.trial import noticed
 
     studies = shown.get("studies", {})
     states = results.counts_to_show(shown["arms"].values())
@@ -154,6 +155,7 @@ def table(shown: Mapping[str, Any]) -> Group:
     if any(counts["waiting"] for counts in shown["arms"].values()):
         parts.append(Text(f"waiting: {shown['waiting_reason']}", style="dim"))
     parts += [Text(f"{trial} failed: {_last(error)}", style="red") for trial, error in shown["errors"].items()]
+    parts += [Text(line) for line in noticed.reused_words(shown.get("reused", {}))]
     parts += [Text(f"exploratory: {stamp}", style="yellow") for stamp in shown["exploratory"]]
     return Group(*parts)
 

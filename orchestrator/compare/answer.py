@@ -67,6 +67,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
             *evidence.notes,
             *currencies.notes(evidence),
             *noticed.unread(evidence.records),
+            *noticed.reused_words(noticed.reused(evidence.records)),
             *task_choice.notes(evidence),
             *results.infeasible(evidence.folder),
         ],

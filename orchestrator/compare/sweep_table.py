@@ -15,6 +15,7 @@ from orchestrator.protocol import feasible, seal
 from orchestrator.statistics.intervals import UNBOUNDED, bounds_of
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
+from orchestrator.trial import noticed
 
 
 def document(
@@ -47,5 +48,6 @@ def document(
         "sweep_id": folder.sweep_id,
         **found,
         **({"bounds": list(question.bounds)} if question.bounds != UNBOUNDED else {}),
+        **({"reused": again} if (again := noticed.reused(ended)) else {}),
         "exploratory": seal.stamps(folder),
     }

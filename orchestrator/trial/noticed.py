@@ -1,9 +1,10 @@
-"""What the trials of an arm have in common that a reader should know: all diverged, or parameters without an effect."""
+"""What a reader should know about the trials of an arm: all diverged, parameters had no effect, some were reused."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.states import Stage, State
@@ -71,3 +72,16 @@ def _unmoved(trials: Sequence[TrialRecord]) -> list[str]:
     if len(told) < UNMOVED or any(len({row for _, row in rows}) > 1 for rows in told):
         return []
     return ["every configuration measured exactly the same: the script seems to read none of its parameters"]
+
+
+def reused(trials: Iterable[TrialRecord]) -> dict[str, int]:
+    """Arm -> how many of its trials were not trained, but have the result of an identical trial of an earlier sweep."""
+    return dict(Counter(one.job.arm for one in trials if one.result.cached_from))
+
+
+def reused_words(counts: Mapping[str, int]) -> list[str]:
+    """A sentence on `reused`, or none."""
+    arms = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+    many = sum(counts.values())
+    said = f"{many} trial{'s were' if many > 1 else ' was'} reused from earlier sweeps"
+    return [f"{said} ({arms}); --no-cache trains them again"] if many else []

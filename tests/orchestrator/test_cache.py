@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from orchestrator import results, runner
+from orchestrator.compare import sweep_table
+from orchestrator.compare.evidence import Evidence
+from orchestrator.compare.report.report import build
 from orchestrator.definition import opened, sweep_file
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
-from orchestrator.trial import cache
+from orchestrator.trial import cache, noticed
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
@@ -63,6 +66,12 @@ def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     for name, t in second.items():
         mine = MetricLog(Path(t.job.folder) / "metrics.jsonl").points()
         assert mine == MetricLog(Path(first[name].job.folder) / "metrics.jsonl").points()
+    folder = find(tmp_path, "second")
+    wanted = {arm: sum(t.job.arm == arm for t in second.values()) for arm in ("adamw", "sgd")}
+    assert results.status(folder)["reused"] == sweep_table.document(folder, "lr")["reused"] == wanted
+    assert "reused" not in results.status(find(tmp_path, "first"))
+    (said,) = noticed.reused_words(wanted)
+    assert said in build(Evidence(folder), tmp_path / "report").read_text(encoding="utf-8")
     third = run(tmp_path, keep=False, name="third")
     assert not any(t.result.cached_from for t in third.values())
     assert outcome(third) == outcome(first)

@@ -27,6 +27,7 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.storage import whole
 from orchestrator.storage.folder import read_json
+from orchestrator.trial import noticed
 
 OF_STUDIES = ("noise", "studies")
 """Tables that a sweep with one study does not have."""
@@ -195,6 +196,7 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
             **known,
             **{name.replace("_", " "): ", ".join(sorted(found)) for name, found in _facts(evidence).items()},
             **_streams(evidence),
+            **({"reused": again[0]} if (again := noticed.reused_words(noticed.reused(evidence.records))) else {}),
             "trial time": f"{trials['seconds'].sum():,.0f} s over {len(trials)} trials",
             "wall clock": f"{evidence.folder.seconds():,.0f} s",
         },
