@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -158,6 +159,9 @@ def _build(cls: type[Task], values: Mapping[str, Any], given: Mapping[str, Any],
             raise where.error((*path, culprit) if culprit else path, said) from error
         culprit = culprit or next((k for k, v in given.items() if isinstance(v, str) and v and v in said), None)
         words = f"the task cannot be built: {type(error).__name__}{f': {said}' if said else ''}"
+        if culprit and isinstance(error, FileNotFoundError) and error.filename == given[culprit]:
+            near = "next to the sweep file, then in the current folder"
+            words = f"no file {error.filename!r}{'' if os.path.isabs(error.filename) else f'; it is looked for {near}'}"
         raise where.error((*path, culprit) if culprit else path, words) from error
 
 
