@@ -1,4 +1,4 @@
-"""Fixtures of the tests of verbs."""
+"""Fixtures of the tests of verbs and sweeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.definition import opened
 from tests.verbs import Called, called
 
 
@@ -19,3 +20,10 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp
         return called(monkeypatch, capfd, *words)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def nothing_read_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process of its own: other tests' tasks have read files that are gone."""
+    monkeypatch.setattr(opened, "_seen", {})
+    monkeypatch.setattr(opened, "_away", [])

@@ -15,7 +15,7 @@ from orchestrator import results, runner
 from orchestrator.compare import sweep_table
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.report import build
-from orchestrator.definition import opened, sweep_file
+from orchestrator.definition import sweep_file
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, find
@@ -25,13 +25,6 @@ from orchestrator.trial import cache, noticed
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
-
-
-@pytest.fixture(autouse=True)
-def nothing_read_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process of its own: other tests' tasks have read files that are gone."""
-    monkeypatch.setattr(opened, "_seen", {})
-    monkeypatch.setattr(opened, "_away", [])
 
 
 def run(root: Path, keep: bool = True, **changes: Any) -> dict[str, TrialRecord]:
