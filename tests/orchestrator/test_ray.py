@@ -77,7 +77,7 @@ def test_a_population_killed_drained_and_continued(file: Path) -> None:
     The current folder holds what workers must not import.
     """
     population = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
-    text = sweep_text(method="random", trials=6, confirm=1, per_trial=40, pause_s=0.01) + population
+    text = sweep_text(method="random", trials=6, confirm=1, per_trial=40, pause_s=0.03) + population
     text = text.replace("seeds: {", "seeds: {studies: 2, ")
     file.write_text("\n".join(line for line in text.splitlines() if "adamw" not in line))
     process = start(file, cwd=hiding(file.parent))
@@ -89,13 +89,12 @@ def test_a_population_killed_drained_and_continued(file: Path) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(60)
     process = start(file)
-    seen, before = set[int](), points(file)
-    while process.poll() is None and (not seen or points(file) < before + 12):
+    seen, before = set(workers(process.pid)), points(file)
+    while process.poll() is None and points(file) < before + 12:
         seen |= set(workers(process.pid))
-        if points(file) >= before + 2:
-            every = workers(process.pid) + workers(process.pid, "ray::IDLE")
-            assert len(every) <= (os.cpu_count() or 1)  # none started twice
         time.sleep(0.1)
+    every = workers(process.pid) + workers(process.pid, "ray::IDLE")
+    assert len(every) <= (os.cpu_count() or 1)  # none started twice
     assert 0 < len(seen) <= (os.cpu_count() or 1), "a worker that waits for the population is kept"
     drain(process, signal.SIGINT)
     assert results.status(find(file.parent / "runs", "@last"))["state"] == "stopped"
@@ -107,7 +106,7 @@ def test_a_population_killed_drained_and_continued(file: Path) -> None:
     trials = results.ended_trials(folder)
     assert any(t.job.lineage for t in trials)
     check_mlflow(folder, states={t.trial_id: t.result.state for t in trials}, arms={"sgd": 2})
-    file.write_text(file.read_text().replace("pause_s: 0.01", "pause_s: 0.0"))
+    file.write_text(file.read_text().replace("pause_s: 0.03", "pause_s: 0.0"))
     assert values(folder) == values(in_this_process(file))
 
 
