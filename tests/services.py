@@ -1,4 +1,4 @@
-"""Real services that tests start beside themselves: PostgreSQL, and an S3 server (moto's, over HTTP)."""
+"""Real services that tests start beside themselves: PostgreSQL, an S3 server (moto's, over HTTP), small servers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,32 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+S = TypeVar("S", bound=HTTPServer)
+
+
+@contextmanager
+def serving(http: S) -> Iterator[S]:
+    """The server, answering in a thread."""
+    thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield http
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
 
 
 class Postgres:

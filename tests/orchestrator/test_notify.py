@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from orchestrator.tracking.notify import Notifier, message
 from orchestrator.trial.job import Report
 from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
+from tests.services import serving
 
 SECRET = "T0000-B0000-secret"
 
@@ -51,13 +51,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(Server()) as made:
+        yield made
 
 
 def run(call: Any, tmp_path: Path, *words: str, tail: str = "", **changes: Any) -> Any:
@@ -154,10 +149,16 @@ def test_a_server_that_stumbles_is_asked_again(server: Server, monkeypatch: pyte
     assert server.got[-1][2]["Authorization"] == "Basic bWU6d29yZA=="
 
 
-def test_a_sweep_that_stands_still_is_told_once(call: Any, tmp_path: Path, server: Server) -> None:
+def trained(call: Any, tmp_path: Path) -> TrialRecord:
+    """A trial of a sweep that has ended."""
     run(call, tmp_path, "--no-tracking")
     record = TrialRecord.read(next((tmp_path / "runs").glob("*/trials/*/result.json")).parent)
     assert record is not None
+    return record
+
+
+def test_a_sweep_that_stands_still_is_told_once(call: Any, tmp_path: Path, server: Server) -> None:
+    record = trained(call, tmp_path)
     found = Notifier("fit-1", {"stuck": server.url}, stuck_after_s=0.05, say=print)
     found.on_start(record.job)
     deadline = time.monotonic() + 10
@@ -172,9 +173,7 @@ def test_a_sweep_that_stands_still_is_told_once(call: Any, tmp_path: Path, serve
 
 def test_a_report_without_progress_is_none(call: Any, tmp_path: Path, server: Server) -> None:
     """The worker of a silent script reports all the time that it lives."""
-    run(call, tmp_path, "--no-tracking")
-    record = TrialRecord.read(next((tmp_path / "runs").glob("*/trials/*/result.json")).parent)
-    assert record is not None
+    record = trained(call, tmp_path)
     found = Notifier("fit-1", {"stuck": server.url}, stuck_after_s=0.2, say=print)
     found.on_start(record.job)
     deadline = time.monotonic() + 10
@@ -191,9 +190,7 @@ def test_a_message_that_cannot_be_sent_keeps_no_other_one_back(
 ) -> None:
     """Nothing is retried at the end while another message waits. A script's trial is counted in its own unit."""
     monkeypatch.setattr("orchestrator.tracking.notify.PAUSE_S", 60.0)
-    run(call, tmp_path, "--no-tracking")
-    record = TrialRecord.read(next((tmp_path / "runs").glob("*/trials/*/result.json")).parent)
-    assert record is not None
+    record = trained(call, tmp_path)
     server.answers, said = [500], list[str]()
     found = Notifier("fit-1", dict.fromkeys(("diverged", "done"), server.url), stuck_after_s=60, say=said.append)
     job, result = replace(record.job, program={"unit": "steps"}), replace(record.result, state=State.DIVERGED)

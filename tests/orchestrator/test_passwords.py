@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestrator.definition.sweep_file import loads
 from orchestrator.storage.folder import find
 from orchestrator.travel.secrets import found_in
 from tests.orchestrator.sweep_files import sweep_text
+from tests.services import serving
 
 SECRET = "s3cret-Word"
 
@@ -102,13 +102,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    with serving(Server()) as made:
+        yield made
 
 
 @pytest.mark.slow

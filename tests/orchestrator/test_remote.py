@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from orchestrator.definition.states import AttemptState
 from orchestrator.executors.job_api import RayCluster
 from orchestrator.remote import Attempt, pick, token
 from orchestrator.storage.errors import NotFound, Unreachable
+from tests.services import serving
 from tests.verbs import called
 
 TOKEN = "the-token"
@@ -59,13 +59,8 @@ def dashboard() -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             return
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}"
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as http:
+        yield f"http://127.0.0.1:{http.server_port}"
 
 
 def test_the_address_wins_over_the_shell(dashboard: str, monkeypatch: pytest.MonkeyPatch) -> None:
