@@ -378,7 +378,7 @@ class TrialSession:
             changed=self._ambient.found(),
         )
         self._write(result)
-        if state.is_trained and source.unchanged((self.job.task, self.job.optimizer)):
+        if self._address and state.is_trained and source.unchanged((self.job.task, self.job.optimizer)):
             cache.remember(self._address, self.job, self._folder)
         return self._ended(state, result.grad_evals, metrics)
 

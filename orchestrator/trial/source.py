@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
+from orchestrator.definition import opened
 from orchestrator.trial import class_code
 
 OURS = ("optim_core", "trainables", "orchestrator.trial")
@@ -105,7 +106,7 @@ def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
     """
     names = list(names)
     found = sorted(files(names).items())
-    of_files = {name: hashlib.sha256(_content(path)).hexdigest() if fresh else _first(path) for name, path in found}
+    of_files = {name: _current(path) if fresh else _first(path) for name, path in found}
     return of_files | _defined(names)
 
 
@@ -117,14 +118,14 @@ def unchanged(names: Iterable[str]) -> bool:
 
 @cache
 def _first(path: Path) -> str:
-    return hashlib.sha256(_content(path)).hexdigest()
+    return _current(path)
 
 
-def _content(path: Path) -> bytes:
-    """The file's bytes; for a file inside an archive, the archive's."""
+def _current(path: Path) -> str:
+    """The digest of the file, read again only if it was written since; for a file inside an archive, the archive's."""
     while not path.exists():
         path = path.parent
-    return path.read_bytes() if path.is_file() else b""
+    return (path.is_file() and opened.digest(str(path))) or hashlib.sha256().hexdigest()
 
 
 def combined(found: Mapping[str, str]) -> str:
