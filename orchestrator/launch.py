@@ -262,7 +262,7 @@ def check_failed(spec: Spec, folder: SweepFolder) -> None:
     if failed > spec.max_failed:
         again = folder.command("run", "FILE", "--retry-failed")
         raise TrialsFailed(
-            f"{failed} trials failed ({spec.max_failed} allowed: max_failed); see: "
+            f"{failed} trial{'s' if failed > 1 else ''} failed ({spec.max_failed} allowed: max_failed); see: "
             f"{folder.command('status', folder.sweep_id)}\nonce the cause is fixed: {again}"
         )
 

@@ -68,7 +68,7 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None
         if not _found(folder):
             _read(content)
     except (pickle.PickleError, TypeError, AttributeError) as error:
-        raise Unreadable(f"a checkpoint holds tensors, numbers and text: {str(error).splitlines()[0]}") from error
+        raise Unreadable(f"a checkpoint holds tensors, numbers and text, {_foreign(error)}") from error
     if quota is not None:
         keep = min(keep, quota.room(len(content), folder))
         if not keep:
@@ -107,7 +107,7 @@ def newest(folder: Path) -> dict[str, Any] | None:
             try:
                 return _read(content)
             except pickle.PickleError as error:
-                reason = f"cannot be read back: {str(error).splitlines()[0]}"
+                reason = f"cannot be read back, {_foreign(error)}"
         else:
             reason = "is damaged"
         warnings.warn(f"{path} {reason}; continuing from the previous one", stacklevel=2)
@@ -117,6 +117,12 @@ def newest(folder: Path) -> dict[str, Any] | None:
 def _read(content: bytes) -> dict[str, Any]:
     found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
     return found
+
+
+def _foreign(error: Exception) -> str:
+    """What else a checkpoint holds, from torch's message, which names it in its middle."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    return f"not {named[1]}" if named else f"nothing else: {(str(error).splitlines() or [''])[0]}"
 
 
 def _found(folder: Path) -> list[tuple[int, str, Path]]:

@@ -7,6 +7,7 @@ import errno
 import gc
 import importlib
 import json
+import os
 import re
 import shlex
 import signal
@@ -330,6 +331,11 @@ def judged(error: BaseException) -> tuple[Exit, str] | None:
     return None
 
 
+def _end(number: int, frame: Any) -> NoReturn:
+    """Ctrl-C in a command that already ends because of one."""
+    os._exit(Exit.INTERRUPTED)
+
+
 def main() -> None:
     """Errors that users can fix become one line and an exit code."""
     gc.set_threshold(100_000, 50, 100)  # else a quarter of the import time goes into garbage collection
@@ -345,13 +351,15 @@ def main() -> None:
         if (found := judged(error)) is None:
             raise
         code, said = found
+        if code is Exit.INTERRUPTED:
+            signal.signal(signal.SIGINT, _end)
         say(said, None if code is Exit.INTERRUPTED else "red")
         sys.exit(int(code))
     except SystemExit as end:
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             say("stopped")  # typer ends without a word
         if end.code == int(Exit.INTERRUPTED):
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # another Ctrl-C shows no traceback of what is being ended
+            signal.signal(signal.SIGINT, _end)  # what is being ended shows no traceback, and the code stays what it is
         raise
     finally:
         gc.freeze()  # else the process spends a second on a last garbage collection at exit

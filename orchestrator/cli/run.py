@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from orchestrator.definition.model import Spec
     from orchestrator.definition.overrides import Asked
     from orchestrator.launch import Launched, Options
+    from orchestrator.storage.folder import SweepFolder
 
 Notify = Annotated[
     list[str] | None,
@@ -192,7 +193,7 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
     except KeyboardInterrupt:
         fail(f"stopped at once; {_left(root, definition)}: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
-        _stopped(ended.state, definition, again)
+        _stopped(ended, definition, again)
     return ended
 
 
@@ -256,13 +257,27 @@ def _say(line: str, *, warns: bool = False) -> None:
     say(line, "yellow" if warns else None)
 
 
-def _stopped(state: SweepState, definition: Spec, again: str) -> None:
-    if state is SweepState.BUDGET:
+def _stopped(ended: Launched, definition: Spec, again: str) -> None:
+    if ended.state is SweepState.BUDGET:
         fail(f"the wall-clock budget is spent; raise budget.wall_clock and continue with: {again}", Exit.BUDGET)
-    left = "was stopped or kept its own checkpoint" if definition.task.is_program else "wrote a checkpoint"
-    said = f"drained: every running trial {left}. Continue with: {again}"
+    said = f"drained: {drained(ended.folder, definition)}. Continue with: {again}"
     say(said)
     raise Failed(Exit.INTERRUPTED, said)
+
+
+def drained(folder: SweepFolder, definition: Spec) -> str:
+    """What the trials that were running have left; where checkpoints are on this machine, which of them have none."""
+    if definition.task.is_program:
+        return "every running trial was stopped or kept its own checkpoint"
+    running = [
+        path.parent for path in folder.path.glob("trials/*/trial.json") if not (path.parent / "result.json").exists()
+    ]
+    bare = sorted(path.name for path in running if not next(path.glob("checkpoint-*.pt"), None))
+    if not bare or folder.far or definition.resources.pack > 1:
+        return "every running trial wrote a checkpoint"
+    who = f"{len(bare)} trials ({', '.join(bare[:3])}{', ...' if len(bare) > 3 else ''})" if bare[1:] else bare[0]
+    rest = "; every other running trial wrote one" if len(running) > len(bare) else ""
+    return f"{who} wrote no checkpoint and start{'' if bare[1:] else 's'} over{rest}"
 
 
 @app.command()

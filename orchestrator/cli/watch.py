@@ -178,6 +178,7 @@ def line(shown: Mapping[str, Any]) -> str:
     arms = []
     for arm, counts in shown["arms"].items():
         astray = "".join(f", {counts[k]} {k}" for k in ("pruned", "diverged", "failed") if counts[k])
+        astray += f", {again} reused" if (again := shown.get("reused", {}).get(arm)) else ""
         best = f", best {_best(shown, arm)}" if arm in shown["best"] else ""
         arms.append(f"{arm} {counts['done']}/{sum(counts.values())}{astray}, {counts['running']} running{best}")
     spent = _spent(shown).removesuffix(", ")

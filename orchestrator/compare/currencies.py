@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 import optim_core
-from orchestrator.compare.evidence import TOKENS, Evidence
+from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import currency
+from orchestrator.definition.columns import TOKENS
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.protocol import flops

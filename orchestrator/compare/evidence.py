@@ -17,6 +17,7 @@ import pandas as pd
 import optim_core
 from orchestrator import parquet, results
 from orchestrator.definition import optimizer_record, task_record, yaml12
+from orchestrator.definition.columns import SELECTED, TOKENS, of_parameter
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
@@ -35,8 +36,6 @@ from orchestrator.trial.record import TrialRecord
 if TYPE_CHECKING:
     from optim_core import Counting
 
-TOKENS = "tokens"
-"""Column of `trials` for a budget in tokens: the tokens in a trial's batches."""
 TRAINED = [state for state in State if state.is_trained]
 
 
@@ -197,12 +196,12 @@ class Evidence:
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """trials.parquet as a frame, with `configuration`, `value` (the tuned metric as selected) and `proof`."""
+        """trials.parquet as a frame, with `configuration`, `proof`, SELECTED (the tuned metric as selected), TOKENS."""
         frame: pd.DataFrame = parquet.trials_table(self.folder, self.records).to_pandas()
         frame["configuration"] = [t.job.configuration for t in self.records]
-        frame["value"] = [t.result.value for t in self.records]
+        frame[SELECTED] = [t.result.value for t in self.records]
         if (frame["state"] == State.DIVERGED).any():
-            goals = {"value": self.goal, self.tuned: self.goal}
+            goals = {SELECTED: self.goal, self.tuned: self.goal}
             if self.reported != self.tuned:
                 goals[self.reported] = results.reported(self.folder)[1]
             for column, goal in goals.items():
@@ -220,7 +219,7 @@ class Evidence:
         has = frame[column].notna().to_numpy()
         values, gone = frame.loc[has, column], frame.loc[has, "state"] == State.DIVERGED
         judged = goal.demoted(list(values), list(gone))
-        if column != "value" and judged != list(values):
+        if column != SELECTED and judged != list(values):
             self.notes.append(
                 f"{column}: the value that the task declares for diverged trials ({values[gone].iloc[0]:g}) is better "
                 "than some trials that trained; the worst of those is used instead."
@@ -239,7 +238,7 @@ class Evidence:
 
     @cached_property
     def configurations(self) -> dict[str, pd.DataFrame]:
-        """Arm -> one row per configuration of each study: parameters, `value` (mean over tune seeds), `spread`,
+        """Arm -> one row per configuration of each study: `param.NAME`, `value` (mean over tune seeds), `spread`,
         `state`.
 
         `random` says whether the configuration was drawn before any result of its study was seen.
@@ -250,14 +249,15 @@ class Evidence:
         rows = self.trials[(self.trials["arm"] == arm) & (self.trials["stage"] == Stage.TUNE)]
         found = []
         for (study, number), group in rows.groupby(["study", "configuration"]):
-            row = _plain_values(group["parameters"].iloc[0])
+            values = _plain_values(group["parameters"].iloc[0])
+            row = {of_parameter(name): value for name, value in values.items()}
             states = set(group["state"])
-            counts = group["value"].notna().all() and ("feasible" not in group or group["feasible"].ne(False).all())
+            counts = group[SELECTED].notna().all() and ("feasible" not in group or group["feasible"].ne(False).all())
             row |= {
                 "study": study,
                 "configuration": number,
-                "value": float(group["value"].mean()) if counts else float("nan"),
-                "spread": float(group["value"].std()) if len(group) > 1 else 0.0,
+                "value": float(group[SELECTED].mean()) if counts else float("nan"),
+                "spread": float(group[SELECTED].std()) if len(group) > 1 else 0.0,
                 "state": next((s for s in (State.FAILED, State.DIVERGED, State.PRUNED) if s in states), State.COMPLETE),
                 "grad_evals": float(group["grad_evals"].sum()),
             }
@@ -296,7 +296,8 @@ class Evidence:
             study = int(group["study"].iloc[0])
             if study not in found and not group["value"].isna().all():
                 best = group.iloc[int(np.nanargmax(self.sign * group["value"].to_numpy(dtype=float)))]
-                found[study] = {p: best[p] for p in self.parameters[arm] if p in best and not _missing(best[p])}
+                given = {p: best.get(of_parameter(p)) for p in self.parameters[arm]}
+                found[study] = {p: value for p, value in given.items() if not _missing(value)}
         return dict(sorted(found.items()))
 
     def settings(self, arm: str) -> dict[int, dict[str, Any]]:

@@ -26,6 +26,7 @@ from scipy.special import bdtrc
 from orchestrator.compare.evidence import Evidence, numeric
 from orchestrator.compare.search_curves import curves as expected_curves
 from orchestrator.compare.search_curves import most_random, random_values
+from orchestrator.definition.columns import of_parameter
 from orchestrator.definition.parts import TASK, TRAINING, section_of
 from orchestrator.definition.space import Parameter, levels
 from orchestrator.definition.states import Stage, State
@@ -136,14 +137,15 @@ def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
 
 def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
     """Decades of the parameter over configurations within 5% of the best; None for a parameter without a logarithm."""
-    if p.name not in frame or p.kind == "categorical" or (not p.log and not p.one_minus):
+    name = of_parameter(p.name)
+    if name not in frame or p.kind == "categorical" or (not p.log and not p.one_minus):
         return None
-    whole = frame.dropna(subset=["value", p.name])
+    whole = frame.dropna(subset=["value", name])
     if not len(whole):
         return None
     score = sign * whole["value"]
     best = score.groupby(whole["study"]).transform("max")
-    near = whole[score >= best - NEAR * best.abs()][p.name].to_numpy(dtype=float)
+    near = whole[score >= best - NEAR * best.abs()][name].to_numpy(dtype=float)
     near = 1 - near if p.one_minus else near
     return float(np.log10(near.max() / near.min()))
 

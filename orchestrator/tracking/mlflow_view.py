@@ -122,7 +122,10 @@ def links(experiment: str, parent: str, sweep_id: str) -> str:
     """The note of every run of a sweep, as Markdown."""
     charts = page_of(experiment, Shown(sweep_id=sweep_id, reported="").answer)
     report = run_of(experiment, parent, "report/report.html")
-    return f"Sweep [{sweep_id}]({run_of(experiment, parent)}): [charts of its arms]({charts}), [report]({report})."
+    return (
+        f"Sweep [{sweep_id}]({run_of(experiment, parent)}): [charts of its arms]({charts}), [report]({report}) (once "
+        f"`geosweep report {sweep_id}` has written it)."
+    )
 
 
 def _envelope(name: str, state: Mapping[str, Any], created_at: int) -> str:
@@ -151,13 +154,14 @@ def _columns(shown: Shown) -> dict[str, Any]:
 def _charts(shown: Shown) -> dict[str, Any]:
     metric, interval = shown.reported, f"{shown.reported}/{INTERVAL}"
     answer = [
-        _line("interval", "answer", ROW, xAxisKey="metric", selectedXAxisMetricKey=interval, displayPoints=True),
-        {**_card("mean", "answer", "BAR"), "metricKey": f"{metric}/mean"},
+        _line("interval", "answer", ROW, xAxisKey="metric", selectedXAxisMetricKey=interval, displayPoints=True)
+        | {"displayName": "95% interval"},
+        {**_card("mean", "answer", "BAR"), "metricKey": f"{metric}/mean", "displayName": "mean"},
     ]
     curves = [_line(f"curve-{name}", "curves", name) for name in dict.fromkeys((metric, shown.tuned, "loss/train"))]
-    sections = {
-        "answer": "95% interval of each arm, and its mean",
-        "curves": "Mean by arm, band: minimum to maximum",
+    sections = {  # beside MLflow's own panels, a page 1400 pixels wide shows 20 characters of a title
+        "answer": "Intervals, means",
+        "curves": "Curves, min to max",
     }
     return {
         "compareRunCharts": [*answer, *(card for card in curves if card["metricKey"])],

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from orchestrator import results, runner
+from orchestrator.cli import watch
 from orchestrator.compare import sweep_table
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.report import build
@@ -63,6 +64,8 @@ def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
     wanted = {arm: sum(t.job.arm == arm for t in second.values()) for arm in ("adamw", "sgd")}
     assert results.status(folder)["reused"] == sweep_table.document(folder, "lr")["reused"] == wanted
     assert "reused" not in results.status(find(tmp_path, "first"))
+    assert f"{wanted['sgd']} reused" in watch.line(watch.snapshot(folder))
+    assert "reused" not in watch.line(watch.snapshot(find(tmp_path, "first")))
     (said,) = noticed.reused_words(wanted)
     assert said in build(Evidence(folder), tmp_path / "report").read_text(encoding="utf-8")
     third = run(tmp_path, keep=False, name="third")

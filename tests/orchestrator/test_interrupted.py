@@ -24,6 +24,16 @@ builtins.__import__ = importing
 from orchestrator.cli import main
 main()
 """
+ENDING = """
+import atexit, os, signal, sys
+from orchestrator.cli import app
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+@app.app.command()
+def stopped():
+    raise KeyboardInterrupt
+sys.argv = ["geosweep", "stopped"]
+app.main()
+"""
 MINE = """
 import os, signal
 from pathlib import Path
@@ -40,9 +50,10 @@ class Mine(Fit):
 """
 
 
-def test_while_the_command_loads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [LOADING, ENDING], ids=["loads", "ends because of another"])
+def test_while_the_command(program: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LOADING, "list"],
+        [sys.executable, "-c", program, "list"],
         cwd=tmp_path,
         env=environment(),
         capture_output=True,

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.run import drained
+from orchestrator.definition import sweep_file
 from orchestrator.definition.states import State
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.session import TrialSession
+from tests.orchestrator.sweep_files import sweep_text
 from tests.orchestrator.test_store import a_job, to_the_end
 
 
@@ -33,6 +36,13 @@ def test_it_starts_over(tmp_path: Path) -> None:
     stop.unlink()
     assert report.state is State.INTERRUPTED
     assert not list(Path(job.folder).glob("*.pt"))
+    folder, spec = SweepFolder(tmp_path, "stopped"), sweep_file.loads(sweep_text())
+    assert drained(folder, spec) == f"{job.trial_id} wrote no checkpoint and starts over"
+    other = folder.trial("with-one")
+    other.mkdir()
+    (other / "trial.json").touch()
+    (other / "checkpoint-000000-0123456789abcdef.pt").touch()
+    assert drained(folder, spec).endswith("starts over; every other running trial wrote one")
     to_the_end(TrialSession(job))
     logs = [MetricLog(Path(one.folder) / "metrics.jsonl").points() for one in (plain, job)]
     assert [p["metrics"]["loss/val"] for p in logs[0]] == [p["metrics"]["loss/val"] for p in logs[1]]

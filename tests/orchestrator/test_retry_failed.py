@@ -118,7 +118,7 @@ def test_a_driver_killed_before_the_second_attempt_leaves_a_sweep_that_goes_on(c
     assert seal.verify(folder)["problems"] == []
     assert seal.stamps(folder) == [], "a confirm trial that failed had no result to be seen"
     said = call(*RUN)
-    assert "1 trials failed" in " ".join(said.err.split()), "the one of the search"
+    assert "1 trial failed" in " ".join(said.err.split()), "the one of the search"
     assert retries.waiting(folder) == set()
 
 

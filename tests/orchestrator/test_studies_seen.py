@@ -79,7 +79,7 @@ def test_every_study_has_its_own_configurations_and_choice(seen: Evidence) -> No
     assert frame["random"].all()
     for study, given in chosen.items():
         own = frame[frame["study"] == study]
-        assert given["lr"] == own.loc[own["value"].idxmin(), "lr"]
+        assert given["lr"] == own.loc[own["value"].idxmin(), "param.lr"]
     assert list(chosen) == list(range(1, STUDIES + 1))
     assert len({given["lr"] for given in chosen.values()}) == STUDIES
 
@@ -116,7 +116,7 @@ def test_what_a_search_says_is_said_of_each_study(seen: Evidence) -> None:
         search_curves.curves(seen)[0]["sgd"].mean[TRIALS - 1]
     )  # what one study can spend, not all of them together
     assert len(search_curves.curves(seen)[0]["sgd"].trials) == TRIALS * STUDIES
-    near = frame[frame["value"] <= 1.05 * frame["study"].map(best)]["lr"]
+    near = frame[frame["value"] <= 1.05 * frame["study"].map(best)]["param.lr"]
     assert found["widths"]["lr"] == pytest.approx(np.log10(near.max() / near.min()))
     rungs = tuning.rungs(seen)
     assert {(r["trials"], r["studies"]) for r in rungs} == {(TRIALS, STUDIES)}

@@ -130,8 +130,8 @@ def test_importance_of_lists_and_widths(folder: SweepFolder) -> None:
     frame = evidence.configurations["adam"]
     names = [p.name for p in evidence.tuned_parameters("adam")]
     assert {"betas", "task.width", "groups.biases.lr"} <= set(names)
-    rows = frame[names].to_dict("records")
-    found = importances(evidence.tuned_parameters("adam"), rows, list(frame["lr"]), evidence.goal)
+    rows = [{name: row[f"param.{name}"] for name in names} for row in frame.to_dict("records")]
+    found = importances(evidence.tuned_parameters("adam"), rows, list(frame["param.lr"]), evidence.goal)
     assert max(found, key=lambda name: found[name].share) == "lr"
 
 

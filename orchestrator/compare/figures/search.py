@@ -15,6 +15,7 @@ from orchestrator.compare.evidence import Evidence, label_of, numeric
 from orchestrator.compare.figures.parameter_axis import draw_axis, places
 from orchestrator.compare.figures.register import Drawn, figure
 from orchestrator.compare.figures.style import SEQUENTIAL, colors, markers, panels
+from orchestrator.definition.columns import of_parameter
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import State
 from orchestrator.search.importance import Importance, importances
@@ -28,7 +29,7 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
     """One row of panels per arm: the tuned metric against each hyperparameter."""
     for arm in evidence.arms:
         frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
-        parameters = [p for p in parameters if len(frame) and p.name in frame]
+        parameters = [p for p in parameters if len(frame) and of_parameter(p.name) in frame]
         if not parameters or frame["value"].isna().all():
             continue
         rows, columns = -(-len(parameters) // ACROSS), min(ACROSS, max(2, len(parameters)))
@@ -61,9 +62,9 @@ def slices(evidence: Evidence) -> Iterator[Drawn]:
 
 def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parameter) -> None:
     color = colors(evidence.arms, evidence.twin)[arm]
-    here = frame.dropna(subset=[p.name])
+    here = frame.dropna(subset=[of_parameter(p.name)])
     good, bad = here[here["state"] == State.COMPLETE], here[here["state"] == State.DIVERGED]
-    x_good, ticks = places(p, good[p.name])
+    x_good, ticks = places(p, good[of_parameter(p.name)])
     if p.kind == "categorical":
         _levels(ax, x_good, good["value"], color, ordered=numeric(p.values))
     random = good["random"].to_numpy(dtype=bool)
@@ -74,7 +75,7 @@ def _slice(ax: Any, evidence: Evidence, arm: str, frame: pd.DataFrame, p: Parame
     ax.scatter(x[~random], y[~random], s=24, color=color, alpha=0.75, lw=0, zorder=3)
     if len(bad):
         ax.plot(
-            places(p, bad[p.name])[0],
+            places(p, bad[of_parameter(p.name)])[0],
             [0.03] * len(bad),
             "x",
             color="#444444",
@@ -148,15 +149,16 @@ def maps(evidence: Evidence) -> Iterator[Drawn]:
 
 def _cells(frame: pd.DataFrame, across: Parameter, up: Parameter, sign: float) -> pd.DataFrame:
     """Best value for each pair of levels; continuous ranges are binned into six."""
-    data = frame.dropna(subset=["value", across.name, up.name]).copy()
-    for p in (across, up):
-        values = data[p.name].to_numpy(dtype=float)
+    x, y = of_parameter(across.name), of_parameter(up.name)
+    data = frame.dropna(subset=["value", x, y]).copy()
+    for p, column in ((across, x), (up, y)):
+        values = data[column].to_numpy(dtype=float)
         if len(np.unique(values)) > BINS + 2:
             cut = np.geomspace(p.low, p.high, BINS + 1) if p.log else np.linspace(p.low, p.high, BINS + 1)
             index = np.clip(np.searchsorted(cut, values, side="right") - 1, 0, BINS - 1)
             middle = np.sqrt(cut[:-1] * cut[1:]) if p.log else (cut[:-1] + cut[1:]) / 2
-            data[p.name] = middle[index]
-    found = data.groupby([up.name, across.name])["value"].agg("max" if sign > 0 else "min")
+            data[column] = middle[index]
+    found = data.groupby([y, x])["value"].agg("max" if sign > 0 else "min")
     return found.unstack().sort_index(ascending=False)
 
 
@@ -227,8 +229,9 @@ def shares_of(evidence: Evidence, arm: str) -> dict[str, Importance]:
     if not len(frame) or not parameters:
         return {}
     good = frame.dropna(subset=["value"])
-    names = [p.name for p in parameters if p.name in good]
-    rows = [{str(k): v for k, v in row.items() if v == v} for row in good[names].to_dict("records")]
+    names = {of_parameter(p.name): p.name for p in parameters}
+    columns = good[[name for name in names if name in good]]
+    rows = [{names[str(k)]: v for k, v in row.items() if v == v} for row in columns.to_dict("records")]
     values = good["value"]
     if evidence.studies > 1:  # each study has its own tune seeds, which may be easier or harder
         values = values - values.groupby(good["study"]).transform("median")
@@ -240,7 +243,7 @@ def parallel(evidence: Evidence) -> Iterator[Drawn]:
     """Parallel coordinates: every configuration is a line through its hyperparameters, colored by its value."""
     for arm in evidence.arms:
         frame, parameters = evidence.configurations[arm], evidence.tuned_parameters(arm)
-        parameters = [p for p in parameters if len(frame) and p.name in frame]
+        parameters = [p for p in parameters if len(frame) and of_parameter(p.name) in frame]
         good = frame.dropna(subset=["value"]) if len(frame) else frame
         if len(parameters) < 2 or len(good) < FEWEST_LINES:
             continue
@@ -266,7 +269,7 @@ def _lines(figure_: Any, ax: Any, evidence: Evidence, frame: pd.DataFrame, param
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    columns = np.column_stack([_shares(p, frame[p.name]) for p in parameters])
+    columns = np.column_stack([_shares(p, frame[of_parameter(p.name)]) for p in parameters])
     complete = (
         frame[frame["state"] == State.COMPLETE]["value"] if (frame["state"] == State.COMPLETE).any() else frame["value"]
     )
