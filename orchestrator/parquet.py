@@ -127,8 +127,8 @@ def metrics_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -
     rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
     for trial in ended_trials(folder) if ended is None else ended:
         for point in MetricLog(folder.trial(trial.trial_id) / "metrics.jsonl").points():
-            for name, value in point["metrics"].items():
-                for key, cell in zip(rows, (trial.trial_id, point["step"], name, value), strict=True):
+            for name, value in point.metrics.items():
+                for key, cell in zip(rows, (trial.trial_id, point.step, name, value), strict=True):
                     rows[key].append(cell)
     return pa.table(rows, schema=METRIC_SCHEMA)
 

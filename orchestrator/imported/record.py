@@ -24,7 +24,7 @@ from orchestrator.imported.roles import Question, Roles, bare
 from orchestrator.imported.rows import goal_of
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.foreign_runs import ForeignRuns
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.job import Job, Result
 from orchestrator.trial.record import TrialRecord
@@ -172,7 +172,7 @@ def _trial(folder: SweepFolder, placed: Placed, role: Roles, metric: str, design
     MetricLog(at / "metrics.jsonl").replace(_points(placed, metrics))
 
 
-def _points(placed: Placed, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+def _points(placed: Placed, metrics: Mapping[str, float]) -> list[LoggedPoint]:
     """The curves, step by step; for a run without curves its final values, at what it spent."""
     steps: dict[float, dict[str, float]] = {}
     for name, curve in placed.row.curves.items():
@@ -181,4 +181,4 @@ def _points(placed: Placed, metrics: Mapping[str, float]) -> list[dict[str, Any]
                 steps.setdefault(step, {})[bare(name)] = value
     if not steps:
         steps[placed.row.budget or 1.0] = dict(metrics)
-    return [{"step": step, "time": 0, "metrics": found} for step, found in sorted(steps.items())]
+    return [LoggedPoint(step, found) for step, found in sorted(steps.items())]

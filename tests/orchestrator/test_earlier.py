@@ -50,7 +50,7 @@ def test_it_is_continued_and_compared(earlier: SweepFolder, call: Any) -> None:
     assert len(after) == 2 * (3 + 6)
     assert {name: after[name] for name in before} == before
     assert (earlier.trial(HALF) / "metrics.jsonl").read_bytes().startswith(half), "it went on from its checkpoint"
-    assert [p["step"] for p in MetricLog(earlier.trial(HALF) / "metrics.jsonl").points()] == [5, 10, 15, 20]
+    assert [p.step for p in MetricLog(earlier.trial(HALF) / "metrics.jsonl").points()] == [5, 10, 15, 20]
 
     assert seal.verify(earlier)["intact"]
     assert seal.stamps(earlier) == []

@@ -174,7 +174,7 @@ def test_curves(tmp_path: Path) -> None:
     record = next(t for t in results.ended_trials(made.folder) if t.job.arm == "fast" and t.job.seed == 0)
     assert record.result.value == pytest.approx(0.8)
     points = MetricLog(made.folder.trial(record.trial_id) / "metrics.jsonl").points()
-    assert [p["step"] for p in points] == [1, 2, 3, 4]
+    assert [p.step for p in points] == [1, 2, 3, 4]
     best = imported(tmp_path, lines, select="best")
     assert best.folder.sweep_id != made.folder.sweep_id
     assert max(t.result.value or 0 for t in results.ended_trials(best.folder)) == pytest.approx(0.905)

@@ -35,4 +35,4 @@ def test_it_starts_over(tmp_path: Path) -> None:
     assert not list(Path(job.folder).glob("*.pt"))
     to_the_end(TrialSession(job))
     logs = [MetricLog(Path(one.folder) / "metrics.jsonl").points() for one in (plain, job)]
-    assert [p["metrics"]["loss/val"] for p in logs[0]] == [p["metrics"]["loss/val"] for p in logs[1]]
+    assert [p.metrics["loss/val"] for p in logs[0]] == [p.metrics["loss/val"] for p in logs[1]]
