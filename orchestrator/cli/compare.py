@@ -206,7 +206,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 
     found, code = folder.find(root, sweep), None
     try:
-        if "imported" in (folder.read_json(found.path / "resolved.json") or {}):
+        if found.resolved().imported:
             talk.print("imported: the source that trained these runs is unknown", highlight=False)
         else:
             code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))

@@ -259,12 +259,11 @@ def metrics(
 def _counted(found: SweepFolder) -> str:
     """The unit of the steps in its logs: a script's budget unit, or that of imported runs."""
     from orchestrator.definition.program_keys import NAME
-    from orchestrator.storage.folder import read_json
 
-    resolved = read_json(found.path / "resolved.json") or {}
-    if "imported" in resolved:
+    resolved = found.resolved()
+    if resolved.imported:
         return "step"
-    definition = resolved.get("definition", {})
+    definition = resolved.definition
     unit = definition["budget"]["unit"] if definition.get("task", {}).get("name") == NAME else "grad_evals"
     return "grad evals" if unit == "grad_evals" else str(unit)
 

@@ -58,7 +58,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     try:
         document = _compared(evidence, question, level)
     except Refused as reason:
-        why = evidence.resolved["imported"]["not_compared"] if evidence.imported else ""
+        why = evidence.resolved.imported.not_compared if evidence.resolved.imported else ""
         raise Refused("; ".join(filter(None, [str(reason), why]))) from None
     document |= {
         "notes": [
@@ -84,11 +84,10 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
             exploratory.append(f"{word} {asked} was requested, but {sealed} was declared")
     other = {} if evidence.imported else currencies.at_equal_seconds(evidence, document, level)
     each = {"currency": currencies.spoken(evidence)}
-    if evidence.imported:
+    if mark := evidence.resolved.imported:
         document["imported"] = each["imported"] = evidence.imported
-        document["notes"] += evidence.resolved["imported"]["notes"]
-    if evidence.imported:
-        proofs = [proof.of_imported(evidence.resolved["imported"]) for _ in document["pairs"]]
+        document["notes"] += mark.notes
+        proofs = [proof.of_imported(mark) for _ in document["pairs"]]
     else:
         proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
     gone = noticed.diverged(evidence.records)

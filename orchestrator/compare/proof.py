@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.definition.resolved import Imported
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.pairing import PARITY
 from orchestrator.trial.program.proof import DECLARED, PROVED, UNKNOWN
@@ -48,9 +49,9 @@ def of_pairs(
     return found
 
 
-def of_imported(mark: Mapping[str, Any]) -> dict[str, Level]:
+def of_imported(mark: Imported) -> dict[str, Level]:
     """For every pair of imported results; `mark` is what was recorded at import."""
-    paired, column = mark["pairing"] != "none", mark["budget"]
+    paired, column = mark.is_paired, mark.budget
     return {
         "pairing": {
             "level": DECLARED if paired else UNKNOWN,

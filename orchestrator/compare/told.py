@@ -45,7 +45,7 @@ def charts(evidence: Evidence) -> str:
 def runs_of(evidence: Evidence, uri: str | None = None) -> MlflowReport:
     """The sweep's runs. Raises UntrackedError if there is no store."""
     return MlflowReport(
-        uri=uri or evidence.resolved.get("tracking"),
+        uri=uri or evidence.resolved.tracking,
         root=evidence.folder.root,
         sweep_id=evidence.sweep_id,
         name=evidence.definition["name"],

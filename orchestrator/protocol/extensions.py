@@ -13,12 +13,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.definition import plan as planning
 from orchestrator.definition.extension import Extension, extended
 from orchestrator.definition.model import Spec, comparisons, definition
+from orchestrator.definition.resolved import NEVER
 from orchestrator.definition.states import SweepState
 from orchestrator.protocol.amendments import amend, amendments, lines, now
 from orchestrator.statistics import spending
@@ -185,14 +186,15 @@ def _sizes(spec: Spec) -> dict[str, Any]:
 
 def _resolve(spec: Spec, folder: SweepFolder) -> None:
     """Update resolved.json to the sweep as it is now."""
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    first = resolved["definition"]["budget"]["trials_per_arm"]
-    resolved |= {
-        "definition": definition(spec),
-        "plan": {**planning.plan(spec), "sweep_id": folder.sweep_id},
-        "first_trials_per_arm": resolved.get("first_trials_per_arm", first),
-    }
-    write_atomic(folder.path / "resolved.json", json.dumps(resolved, indent=1, sort_keys=True))
+    before = folder.resolved()
+    again = before.first_trials_per_arm != NEVER
+    now_is = replace(
+        before,
+        definition=definition(spec),
+        plan={**planning.plan(spec), "sweep_id": folder.sweep_id},
+        first_trials_per_arm=before.first_trials_per_arm if again else before.definition["budget"]["trials_per_arm"],
+    )
+    folder.resolve(now_is)
 
 
 def _confirmed(folder: SweepFolder) -> int:

@@ -32,6 +32,13 @@ def earlier(tmp_path: Path) -> SweepFolder:
     return find(tmp_path / "runs", EARLIER.name)
 
 
+def test_what_it_is_comes_back_byte_for_byte(earlier: SweepFolder) -> None:
+    path = earlier.path / "resolved.json"
+    before = path.read_bytes()
+    earlier.resolve(earlier.resolved())
+    assert path.read_bytes() == before
+
+
 def test_its_file_still_means_the_same_sweep(earlier: SweepFolder, call: Any) -> None:
     assert model.sweep_id(sweep_file.load(earlier.path / "sweep.yaml")) == earlier.sweep_id
     assert call("verify").code == 0

@@ -128,8 +128,8 @@ def _facts_line(evidence: Evidence, task: str) -> str:
     amount = currencies.amount(evidence)
     given = "given to each trial" if evidence.is_program else "per trial"
     each = f"{amount} {given}" if amount else "cost per trial unknown"
-    imported = evidence.resolved.get("imported")
-    what = f"imported from {imported['source']}" if imported else f"{evidence.task} ({task})"
+    imported = evidence.resolved.imported
+    what = f"imported from {imported.source}" if imported else f"{evidence.task} ({task})"
     return f"{what} · {each} · {_design(evidence)}"
 
 
@@ -187,7 +187,7 @@ def _edge(edge: tuning.Edge) -> str:
 
 def _provenance(evidence: Evidence) -> dict[str, Any]:
     trials = evidence.trials
-    known: dict[str, Any] = dict(evidence.resolved.get("provenance", {}))
+    known: dict[str, Any] = dict(evidence.resolved.provenance)
     diff = evidence.folder.path / "uncommitted.diff"
     return {
         "provenance": {
@@ -209,10 +209,9 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
 def _streams(evidence: Evidence) -> dict[str, str]:
     """The data that trials were trained on, and how much; for imported results, their source."""
     trials = evidence.trials
-    if evidence.imported:
-        told = evidence.resolved["imported"]
+    if told := evidence.resolved.imported:
         return {
-            "imported from": f"{told['source']} ({told['kind']}), {told['imported_at']}",
+            "imported from": f"{told.source} ({told.kind}), {told.imported_at}",
             "pairing": evidence.imported,
         }
     return {
