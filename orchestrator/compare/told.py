@@ -59,9 +59,9 @@ def verdict(evidence: Evidence) -> str:
     except Refused as reason:
         lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
         return "\n".join([f"{evidence.description}\n\n**{headline(None, str(reason))}**\n", *lines])
-    lines = [f"- {sentence(p, document['metric'])}" for p in answer.shown(document)]
+    lines = [f"- {sentence(p, document.metric)}" for p in answer.shown(document)]
     lines += [f"- {note}" for note in notes(document)]
-    stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
+    stamps = [f"- exploratory: {s}" for s in document.exploratory]
     sealed = seal.sealed_hash(evidence.folder)
     tail = f"\n\nSeal `{sealed[:12]}`." if sealed else ""
     return "\n".join([f"{evidence.description}\n\n**{headline(document)}**\n", *lines, *stamps]) + tail
