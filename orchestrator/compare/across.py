@@ -49,7 +49,7 @@ def answer(
         choice=task_choice.of(sweeps),
         bounds=first.bounds(name),
     )
-    proofs = proof.of_pairs(trials, made.pairs, first.definition["budget"])
+    proofs = proof.of_pairs(trials, [(p.a, p.b) for p in made.pairs], first.definition["budget"])
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:
         changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]

@@ -85,7 +85,7 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
         told += mark.notes
         proofs = [proof.of_imported(mark) for _ in made.pairs]
     else:
-        proofs = proof.of_pairs(evidence.trials, made.pairs, evidence.definition["budget"])
+        proofs = proof.of_pairs(evidence.trials, [(p.a, p.b) for p in made.pairs], evidence.definition["budget"])
     gone = noticed.diverged(evidence.records)
     currency, imported = currencies.spoken(evidence), evidence.imported
     pairs = [

@@ -19,7 +19,7 @@ import pandas as pd
 from orchestrator.definition.resolved import Imported
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.pairing import PARITY
-from orchestrator.statistics.verdict import Level, Pair, Proof
+from orchestrator.statistics.verdict import Level, Proof
 from orchestrator.trial.program.proof import DECLARED, PROVED, UNKNOWN
 
 DIGESTS = {"init_digest": "initial weights", "data_digest": "first batches"}
@@ -30,8 +30,8 @@ OURS = Proof(
 """For built-in training."""
 
 
-def of_pairs(trials: pd.DataFrame, pairs: Sequence[Pair], budget: Mapping[str, Any]) -> list[Proof]:
-    """What each pair rests on. `trials` has a column `proof`.
+def of_pairs(trials: pd.DataFrame, pairs: Sequence[tuple[str, str]], budget: Mapping[str, Any]) -> list[Proof]:
+    """What each pair of arms rests on. `trials` has a column `proof`.
 
     `budget`: `unit` and `per_trial`.
     """
@@ -40,7 +40,7 @@ def of_pairs(trials: pd.DataFrame, pairs: Sequence[Pair], budget: Mapping[str, A
         return [OURS for _ in pairs]
     found = []
     for pair in pairs:
-        both = confirm[confirm["arm"].isin((pair.a, pair.b))]
+        both = confirm[confirm["arm"].isin(pair)]
         found.append(
             Proof(pairing=pairing(both), compute=compute(both, str(budget["unit"]), float(budget["per_trial"])))
         )

@@ -128,7 +128,7 @@ def verdict(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], asked: M
         diverged=found.diverged,
         notes=list(found.notes),
         race=None,
-        pairs=[replace(p, own_task=found.own_task, level=left) for p in pairs],
+        pairs=[replace(p, own_task=list(found.own_task), level=left) for p in pairs],
         twin=None,
     )
 

@@ -240,7 +240,7 @@ def trials(**changes: Any) -> pd.DataFrame:
     return frame
 
 
-PAIR = [{"a": "a", "b": "b"}]
+PAIR = [("a", "b")]
 
 
 @pytest.mark.parametrize(("frame", "unit", "pairing", "compute"), [
