@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,49 +13,55 @@ from geosweep import _html
 from orchestrator.compare import answer
 from orchestrator.compare.report import tables
 from orchestrator.statistics.sentences import headline
+from orchestrator.statistics.verdict import Verdict
 
 
 @dataclass(frozen=True)
 class Comparison:
     """The paired comparison of a sweep's arms."""
 
-    document: Mapping[str, Any]
-    """As printed by `geosweep compare --json`."""
+    verdict: Verdict
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As printed by `geosweep compare --json`."""
+        return self.verdict.document()
 
     @property
     def pairs(self) -> pd.DataFrame:
         """One row per comparison: a, b, n, difference with its interval (low, high), p, p_holm, verdict."""
         rows = []
-        for pair in answer.shown(self.document):
-            low, high = pair["interval"]
-            head = {name: pair[name] for name in ("a", "b", "n", "difference")}
-            rows.append({**head, "low": low, "high": high, **{name: pair[name] for name in ("p", "p_holm", "verdict")}})
+        for pair in answer.shown(self.verdict):
+            low, high = pair.interval
+            head = {name: getattr(pair, name) for name in ("a", "b", "n", "difference")}
+            rest = {name: getattr(pair, name) for name in ("p", "p_holm", "verdict")}
+            rows.append({**head, "low": low, "high": high, **rest})
         return pd.DataFrame(rows)
 
     @property
     def headline(self) -> str:
         """The answer in one sentence."""
-        return headline(self.document)
+        return headline(self.verdict)
 
     @property
     def sentences(self) -> list[str]:
         """Each comparison in words, then notes needed to interpret them."""
-        metric = self.document["metric"]
-        spoken = [answer.sentence(pair, metric) for pair in answer.shown(self.document)]
-        few = answer.too_few(self.document)
-        return [*spoken, *answer.notes(self.document), *([few] if few else [])]
+        metric = self.verdict.metric
+        spoken = [answer.sentence(pair, metric) for pair in answer.shown(self.verdict)]
+        few = answer.too_few(self.verdict)
+        return [*spoken, *answer.notes(self.verdict), *([few] if few else [])]
 
     @property
     def exploratory(self) -> list[str]:
         """Why it is exploratory; empty for the comparison that was declared before the first trial."""
-        return list(self.document["exploratory"])
+        return list(self.verdict.exploratory)
 
     def __str__(self) -> str:
         return "\n".join([*self.sentences, *(f"exploratory: {stamp}" for stamp in self.exploratory)])
 
     def _repr_html_(self) -> str:
-        title = f"{self.document['sweep_id']}: {tables.caption(self.document)}"
-        return _html.titled(title, _html.table(tables.pairs(self.document)), self.sentences, self.exploratory)
+        title = f"{self.verdict.sweep_id}: {tables.caption(self.verdict)}"
+        return _html.titled(title, _html.table(tables.pairs(self.verdict)), self.sentences, self.exploratory)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from orchestrator.compare.report import publish, tables
 from orchestrator.definition.columns import PARAMETER
 from orchestrator.definition.states import Stage
 from orchestrator.protocol import seal
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 
 TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 """Column types that pandas would otherwise change when a value is missing."""
@@ -53,8 +53,7 @@ class Sweep:
     @property
     def definition(self) -> dict[str, Any]:
         """The resolved sweep file, of which its id is the hash."""
-        resolved: dict[str, Any] = read_json(self.path / "resolved.json") or {}
-        return dict(resolved["definition"])
+        return dict(self._folder.resolved().definition)
 
     @property
     def exploratory(self) -> list[str]:
@@ -150,8 +149,7 @@ class Sweep:
         return ReportFile(path=path, trouble=trouble)
 
     def _tracked(self) -> bool:
-        resolved = read_json(self.path / "resolved.json") or {}
-        return bool(resolved.get("tracking")) or (self._folder.root / "mlflow.db").exists()
+        return bool(self._folder.resolved().tracking) or (self._folder.root / "mlflow.db").exists()
 
     def __repr__(self) -> str:
         status = self.status()

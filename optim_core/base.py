@@ -33,6 +33,8 @@ OF_THE_ORIGINAL = ("step", "_settle", "_left", "_layers", "_optimizer_step_pre_h
 """Attributes that a copy does not inherit: whole copies of sharded layers; hooks, as in torch; a scheduler's wrapper
 around `step`.
 """
+OF_A_CONSTRUCTOR = ("self", "params", "model", "__class__")
+"""Names within a constructor that are no hyperparameters."""
 
 
 class Counting(Judging):
@@ -127,6 +129,18 @@ class Counting(Judging):
     @classmethod
     def check_values(cls, **values: Any) -> None:
         """Raise ValueError for a hyperparameter that the constructor would reject. Used to check sweep files."""
+
+    @classmethod
+    def checked(cls, arguments: Mapping[str, Any], *, paired: bool = False) -> dict[str, Any]:
+        """The hyperparameters among the `locals()` of a constructor, checked; `paired`: beta1 and beta2 as in torch.
+
+        Raises ValueError.
+        """
+        given = {name: value for name, value in arguments.items() if name not in OF_A_CONSTRUCTOR}
+        cls.check_values(**given)
+        if paired:
+            given["betas"] = given.pop("beta1"), given.pop("beta2")
+        return given
 
     def why_not_sharded(self, group: Mapping[str, Any]) -> str:
         """NOT_SHARDED, or the reason given by the settings of a group."""

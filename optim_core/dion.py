@@ -53,9 +53,7 @@ class Dion(HiddenMatrices):
         eps: float = 1e-8,
         run_seed: int = 0,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        super().__init__(params, given)
+        super().__init__(params, self.checked(locals()))
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

@@ -70,10 +70,7 @@ class KLShampoo(Betas, LayerWise):
         max_inverse_root: float = 4000.0,
         max_precond_dim: int = 10000,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        given["betas"] = given.pop("beta1"), given.pop("beta2")
-        super().__init__(params, given)
+        super().__init__(params, self.checked(locals(), paired=True))
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

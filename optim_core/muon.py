@@ -52,9 +52,7 @@ class Muon(HiddenMatrices):
         beta2: float = 0.999,
         eps: float = 1e-8,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        super().__init__(params, given)
+        super().__init__(params, self.checked(locals()))
 
     def direction(self, group: dict[str, Any], state: dict[str, Any], update: Tensor) -> Tensor:
         """The direction from NS(M) [m, n] before scaling by lr s; variants of Muon differ here."""

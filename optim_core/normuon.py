@@ -48,8 +48,8 @@ class NorMuon(Muon):
         beta2: float = 0.999,
         eps: float = 1e-8,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "normuon_beta2", "__class__")}
-        self.check_values(normuon_beta2=normuon_beta2)
+        given = self.checked(locals())
+        del given["normuon_beta2"]
         super().__init__(params, **given)
         self.defaults["normuon_beta2"] = normuon_beta2
         for group in self.param_groups:

@@ -92,9 +92,7 @@ class PsgdKron(LayerWise):
         momentum_into_precond_update: bool = True,
         run_seed: int = 0,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        super().__init__(params, {**given, "steps": 0, "since_update": 0, "updates": 0})
+        super().__init__(params, {**self.checked(locals()), "steps": 0, "since_update": 0, "updates": 0})
         self._learns = self._balances = False
 
     @classmethod

@@ -72,9 +72,7 @@ class RotatedAdamW(Betas, Turned):
         model: nn.Module | None = None,
         run_seed: int = 0,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "model", "__class__")}
-        self.check_values(**given)
-        given["betas"] = given.pop("beta1"), given.pop("beta2")
+        given = self.checked(locals(), paired=True)
         groups: Iterable[Any] = list(params)
         super().__init__(groups, given)
         self.open_spaces(model)

@@ -89,10 +89,7 @@ class Shampoo(Betas, LayerWise):
         max_precond_dim: int = 8192,
         precondition_1d: bool = True,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        given["betas"] = given.pop("beta1"), given.pop("beta2")
-        super().__init__(params, given)
+        super().__init__(params, self.checked(locals(), paired=True))
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

@@ -83,10 +83,7 @@ class Soap(Betas, LayerWise):
         max_precond_dim: int = 10000,
         precondition_1d: bool = False,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        given["betas"] = given.pop("beta1"), given.pop("beta2")
-        super().__init__(params, given)
+        super().__init__(params, self.checked(locals(), paired=True))
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

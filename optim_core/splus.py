@@ -68,10 +68,7 @@ class SPlus(Betas, LayerWise):
         nonstandard_constant: float = 0.001,
         max_precond_dim: int = 10000,
     ) -> None:
-        given = {k: v for k, v in locals().items() if k not in ("self", "params", "__class__")}
-        self.check_values(**given)
-        given["betas"] = given.pop("beta1"), given.pop("beta2")
-        super().__init__(params, {**given, "training": True})
+        super().__init__(params, {**self.checked(locals(), paired=True), "training": True})
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

@@ -14,7 +14,7 @@ from orchestrator.definition.columns import PARAMETER, of_metric
 from orchestrator.protocol import feasible, seal
 from orchestrator.results import ended_trials
 from orchestrator.storage import typed_column, whole
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.counted import counted
 from orchestrator.trial.record import TrialRecord, counted_grad_evals
@@ -81,10 +81,10 @@ def trials_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) ->
 
 def _asked(folder: SweepFolder) -> frozenset[str]:
     """The metrics that the sweep tunes or reports."""
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    definition = resolved.get("definition", {})
+    resolved = folder.resolved()
+    definition = resolved.definition
     objectives = [o["name"] for o in definition.get("objectives", ())]
-    named = [definition.get("metric", {}).get("name"), resolved.get("report_metric"), *objectives]
+    named = [definition.get("metric", {}).get("name"), resolved.report_metric, *objectives]
     return frozenset(name for name in named if name)
 
 
@@ -92,9 +92,8 @@ def _searched(folder: SweepFolder, trials: Iterable[TrialRecord]) -> dict[str, l
     """Hyperparameter -> values that determine its type: those that the sweep declares, so the type stays the same as
     trials end.
     """
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
     found: dict[str, list[Any]] = {}
-    for arm in resolved.get("definition", {}).get("arms", {}).values():
+    for arm in folder.resolved().definition.get("arms", {}).values():
         for p in arm["parameters"]:
             numbers: dict[str, list[Any]] = {"int": [0], "float": [0.0]}
             found.setdefault(p["name"], []).extend(numbers.get(p["kind"], p["values"]))
@@ -127,8 +126,8 @@ def metrics_table(folder: SweepFolder, ended: list[TrialRecord] | None = None) -
     rows: dict[str, list[Any]] = {"trial_id": [], "step": [], "name": [], "value": []}
     for trial in ended_trials(folder) if ended is None else ended:
         for point in MetricLog(folder.trial(trial.trial_id) / "metrics.jsonl").points():
-            for name, value in point["metrics"].items():
-                for key, cell in zip(rows, (trial.trial_id, point["step"], name, value), strict=True):
+            for name, value in point.metrics.items():
+                for key, cell in zip(rows, (trial.trial_id, point.step, name, value), strict=True):
                     rows[key].append(cell)
     return pa.table(rows, schema=METRIC_SCHEMA)
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,12 +29,12 @@ from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import Tracker
 from orchestrator.trial.record import TrialRecord, read_result
 
-Points = list[dict[str, Any]]
+Points = list[LoggedPoint]
 
 
 class Remembers(Protocol):
@@ -139,11 +140,11 @@ def _missing(whole: Points, elsewhere: Points, order: list[str]) -> Points:
     """The points after the intact ones, if `elsewhere` agrees with these and has more; names in `order`."""
     number = len(whole)
     if len(elsewhere) <= number or any(
-        json.dumps([a["step"], a["metrics"]], sort_keys=True) != json.dumps([b["step"], b["metrics"]], sort_keys=True)
+        json.dumps([a.step, a.metrics], sort_keys=True) != json.dumps([b.step, b.metrics], sort_keys=True)
         for a, b in zip(whole, elsewhere, strict=False)
     ):
         return []
-    return [{**p, "metrics": {n: p["metrics"][n] for n in order if n in p["metrics"]}} for p in elsewhere[number:]]
+    return [replace(p, metrics={n: p.metrics[n] for n in order if n in p.metrics}) for p in elsewhere[number:]]
 
 
 def _from_table(folder: SweepFolder) -> dict[str, Points]:
@@ -153,7 +154,7 @@ def _from_table(folder: SweepFolder) -> dict[str, Points]:
     if path.exists():
         for row in pq.read_table(path).to_pylist():
             found[row["trial_id"]].setdefault(row["step"], {})[row["name"]] = row["value"]
-    return {t: [{"step": s, "time": 0, "metrics": m} for s, m in steps.items()] for t, steps in found.items()}
+    return {t: [LoggedPoint(s, m) for s, m in steps.items()] for t, steps in found.items()}
 
 
 def tables(folder: SweepFolder) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.definition import task_record
+from orchestrator.definition.resolved import Resolved
 from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import feasible, seal
 from orchestrator.storage import ending
@@ -43,7 +44,7 @@ def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -
         if t.job.stage is stage and metric in t.result.metrics and t.result.state.is_trained:
             studies = found.setdefault(t.job.arm, {})
             studies.setdefault(t.job.study, []).append((t.job.seed, t.result.metrics[metric]))
-    if _studies(folder) == 1:
+    if folder.resolved().studies == 1:
         return {arm: [value for _, value in sorted(studies[1])] for arm, studies in found.items()}
     return {
         arm: [sum(value for _, value in rows) / len(rows) for _, rows in sorted(studies.items())]
@@ -51,26 +52,19 @@ def arm_values(folder: SweepFolder, metric: str, stage: Stage = Stage.CONFIRM) -
     }
 
 
-def _studies(folder: SweepFolder) -> int:
-    """Number of independent searches per arm."""
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    return int(resolved.get("definition", {}).get("seeds", {}).get("studies", 1))
-
-
 def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     """(metric, goal) for the given metric, or the sweep's reported one. Raises NotFound if the task does not have
     it.
     """
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    name = metric or resolved["report_metric"]
-    if imported := resolved.get("imported"):
-        goals: dict[str, str] = imported["metrics"]
-        if name not in goals:
+    resolved = folder.resolved()
+    name = metric or resolved.report_metric
+    if imported := resolved.imported:
+        if name not in imported.metrics:
             raise NotFound(
-                f"{folder.sweep_id} was imported with {', '.join(goals)}; to use {name!r}, import it again with "
-                f"--metric {name}:maximize, or :minimize"
+                f"{folder.sweep_id} was imported with {', '.join(imported.metrics)}; to use {name!r}, import it again "
+                f"with --metric {name}:maximize, or :minimize"
             )
-        return name, Goal(goals[name])
+        return name, Goal(imported.metrics[name])
     known = task_record.of_sweep(resolved).metrics
     if name not in known:
         raise NotFound(
@@ -79,9 +73,9 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
     return name, known[name].goal
 
 
-def _way(resolved: Mapping[str, Any], metric: str) -> str:
+def _way(resolved: Resolved, metric: str) -> str:
     """How to add a metric to a script's sweep."""
-    if "script" not in resolved["plan"]:
+    if not resolved.is_script:
         return ""
     return (
         "; for a script, the sweep file declares whether a higher or lower metric is better: "
@@ -91,9 +85,9 @@ def _way(resolved: Mapping[str, Any], metric: str) -> str:
 
 def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | None:
     """Lowest and highest value of a metric, as its task declares them; None if it does not."""
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
+    resolved = folder.resolved()
     try:
-        known = None if "imported" in resolved else task_record.of_sweep(resolved).metrics.get(metric)
+        known = None if resolved.imported else task_record.of_sweep(resolved).metrics.get(metric)
     except KeyError:  # a task that no longer exists
         return None
     return known.bounds if known else None
@@ -101,8 +95,7 @@ def declared_bounds(folder: SweepFolder, metric: str) -> tuple[float, float] | N
 
 def tuned(folder: SweepFolder) -> dict[str, str]:
     """The tuned metric of the sweep: name, goal, select."""
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    found: dict[str, str] = resolved["definition"]["metric"]
+    found: dict[str, str] = folder.resolved().definition["metric"]
     return found
 
 
@@ -114,8 +107,8 @@ def best(folder: SweepFolder) -> dict[str, Any]:
     Over several studies, `studies` has the result of each; the arm's value is their mean, and its configuration is from
     the study with the best search result, not from the one with the best confirm trials.
     """
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    metric, goal = resolved["definition"]["metric"]["name"], Goal(resolved["definition"]["metric"]["goal"])
+    asked = folder.resolved().definition["metric"]
+    metric, goal = asked["name"], Goal(asked["goal"])
     rows: dict[tuple[str, int, Stage, int], list[tuple[Job, float, bool]]] = {}
     ended = counted(ended_trials(folder))
     broke = feasible.breaches(folder, ended)
@@ -147,7 +140,7 @@ def best(folder: SweepFolder) -> dict[str, Any]:
                 "seeds": len(found),
                 **({"diverged": diverging} if diverging else {}),
             }
-    several = _studies(folder) > 1
+    several = folder.resolved().studies > 1
     arms = {arm: _over_studies(arm, found, tuned, goal) if several else found[1] for arm, found in studies.items()}
     return {
         "schema": "geosweep/best/1",
@@ -236,10 +229,10 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
 
     Objectives are means over the tune seeds; the tuned metric comes first.
     """
-    asked = (read_json(folder.path / "resolved.json") or {})["definition"]
+    asked = folder.resolved().definition
     goals = {o["name"]: Goal(o["goal"]) for o in (asked["metric"], *asked.get("objectives", []))}
     arms: dict[str, list[dict[str, Any]]] = {}
-    several = _studies(folder) > 1
+    several = folder.resolved().studies > 1
     broke = feasible.breaches(folder, ended_trials(folder))
     for (arm, study, number), (job, objectives) in _tuned_objectives(folder, list(goals)).items():
         if broke.get((arm, study, number)):
@@ -265,7 +258,7 @@ def pareto(folder: SweepFolder) -> dict[str, Any]:
 def suggestions_digest(folder: SweepFolder) -> str:
     """A digest of the search: every configuration of every arm in the order of asking."""
     rows: dict[str, dict[int, Any]] = {}
-    studies = _studies(folder)
+    studies = folder.resolved().studies
     for path in (folder.path / "trials").glob("*/trial.json"):
         if (job := read_job(path.parent)) is not None:
             key = job.arm if studies == 1 else f"{job.arm}@{job.study}"
@@ -281,8 +274,8 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
 
     `held`: whether a driver is at work, for a caller who knows; checking takes a moment.
     """
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved["plan"]["arms"].items()}
+    resolved = folder.resolved()
+    planned: dict[str, int] = {arm: row["trials"] for arm, row in resolved.plan["arms"].items()}
     held = folder.is_held() if held is None else held
     names = {s: "done" if s is State.COMPLETE else s.lower() for s in State}
     arms = {arm: dict.fromkeys(("done", "running", "waiting", "pruned", "diverged", "failed"), 0) for arm in planned}
@@ -333,10 +326,10 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         "state": state,
         "arms": arms,
         **_studies_done(resolved, confirmed),
-        **({"script": resolved["plan"]["script"]} if "script" in resolved["plan"] else {}),
+        **({"script": resolved.plan["script"]} if resolved.is_script else {}),
         "grad_evals": grad_evals,
         "seconds": folder.seconds(),
-        **({"imported": resolved["imported"]["pairing"]} if "imported" in resolved else {}),
+        **({"imported": resolved.imported.pairing} if resolved.imported else {}),
         "suggestions": suggestions_digest(folder),
         "waiting_reason": why,
         **({"ending": ended_as.document()} if ended_as is not None else {}),
@@ -355,12 +348,11 @@ def counts_to_show(counts: Iterable[Mapping[str, int]]) -> tuple[str, ...]:
     return "done", "running", "waiting", *astray
 
 
-def _studies_done(resolved: Mapping[str, Any], confirmed: Mapping[tuple[str, int], int]) -> dict[str, Any]:
+def _studies_done(resolved: Resolved, confirmed: Mapping[tuple[str, int], int]) -> dict[str, Any]:
     """`studies` of the `status` document, from the confirm trials that ended; empty for one study per arm."""
-    seeds = resolved["definition"]["seeds"]
-    planned = seeds.get("studies", 1)
+    seeds, planned = resolved.definition["seeds"], resolved.studies
     if planned == 1:
         return {}
     each = len(seeds["confirm"]) // planned
     done = Counter(arm for (arm, _), count in confirmed.items() if count >= each)
-    return {"studies": {arm: {"confirmed": done[arm], "planned": planned} for arm in resolved["plan"]["arms"]}}
+    return {"studies": {arm: {"confirmed": done[arm], "planned": planned} for arm in resolved.plan["arms"]}}

@@ -21,6 +21,7 @@ from orchestrator.definition import plan as planning
 from orchestrator.definition.errors import UsageError
 from orchestrator.definition.model import Spec, definition, sweep_id
 from orchestrator.definition.passwords import kept, without_passwords
+from orchestrator.definition.resolved import Resolved
 from orchestrator.definition.states import Stage, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, flops, pace, retries, seal
@@ -69,21 +70,19 @@ def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> 
     """The sweep's folder, created on first use."""
     folder = SweepFolder(root, sweep_id(spec))
     folder.level()
-    resolved = {
-        "schema": "geosweep/resolved/1",
-        "sweep_id": folder.sweep_id,
-        "definition": definition(spec),
-        "tracking": spec.tracking.mlflow and kept(spec.tracking.mlflow),
-        "report_metric": spec.report_metric,
-        "plan": planning.plan(spec),
-        "provenance": dict(facts),
-        task_record.KEY: task_record.of_class(program.declared(definition(spec), spec.report_metric)).document(),
-        optimizer_record.KEY: optimizer_record.documents(arm.optimizer for arm in spec.arms.values()),
-        **({"overrides": list(spec.overrides)} if spec.overrides else {}),
-    }
-    if spec.task.is_program:
-        resolved["program"] = {"folder": spec.task.folder}
-    folder.create(overrides.without_secrets(text), resolved)
+    what = Resolved(
+        sweep_id=folder.sweep_id,
+        definition=definition(spec),
+        tracking=spec.tracking.mlflow and kept(spec.tracking.mlflow),
+        report_metric=spec.report_metric,
+        plan=planning.plan(spec),
+        provenance=facts,
+        declares=task_record.of_class(program.declared(definition(spec), spec.report_metric)).document(),
+        optimizers=optimizer_record.documents(arm.optimizer for arm in spec.arms.values()),
+        overrides=spec.overrides,
+        program={"folder": spec.task.folder} if spec.task.is_program else None,
+    )
+    folder.create(overrides.without_secrets(text), what)
     folder.note_place(Path(spec.source))
     _keep_requirements(spec, folder)
     seal.close(spec, folder)

@@ -1,62 +1,122 @@
-"""How a task is trained, whatever the optimizer: the `training:` section of a sweep file."""
+"""How a task is trained, whatever the optimizer: the `training:` section of a sweep file.
+
+Each key is declared once, as a field of `Recipe` with its `Key`: what it means and may be. The check below, the sweep
+file's types, help, and JSON Schema, and the edges of its values are made from that.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from trainables import schedule as schedules
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-COMPILED = (False, True, "model", "step")
 AUTO = "auto"
 INF = float("inf")
-BOUNDS = {"warmup": (0.0, 1.0), "final_lr": (0.0, 1.0), "accumulate": (1.0, INF), "clip_norm": (0.0, INF),
-          "weight_average": (0.0, 1.0)}  # fmt: skip
-"""Field -> lowest and highest meaningful value: an optimum there is not at an edge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What a key of the recipe means and may be: words, a number, or either."""
+
+    description: str
+    words: tuple[bool | str, ...] = ()
+    same: Mapping[str, bool] = field(default_factory=dict)
+    """Word -> the older value that means the same, which records contain."""
+    least: float | None = None
+    """Lowest number; None: words only."""
+    most: float = INF
+    open: bool = False
+    """The number must be below `most`, not at it."""
+    unit: Literal["", "share", "budget"] = ""
+    """share: files may give a percentage; budget: and an amount of the budget, too."""
+    counts: str = ""
+    """What an integer counts; empty: not an integer."""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Lowest and highest meaningful value, at which an optimum is not at an edge; None for words."""
+        return None if self.least is None else (self.least, self.most)
+
+    def allows(self, value: Any) -> bool:
+        """Whether a recipe may have this value."""
+        if value in self.words:
+            return True
+        if self.least is None or isinstance(value, str):
+            return False
+        return bool(self.least <= value < self.most or (value == self.most < INF and not self.open))
+
+    def demand(self) -> str:
+        """What a value must be, after a semicolon."""
+        if self.least is None:
+            names = [str(word).lower() for word in self.words]
+            plain = all(isinstance(word, str) for word in self.words)
+            return f"available: {', '.join(names)}" if plain else f"it must be {', '.join(names[:-1])} or {names[-1]}"
+        if self.most < INF:
+            return f"it must lie in [{self.least:g}, {self.most:g}{')' if self.open else ']'}"
+        return f"it must be {self.least:g} or more{''.join(f', or {word}' for word in self.words)}"
+
+
+def _key(default: Any, description: str, **allowed: Any) -> Any:
+    return field(default=default, metadata={"key": Key(description=description, **allowed)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Checked on construction: ValueError names the field."""
 
-    schedule: str = ""
-    """cosine, linear, constant, step or inverse_sqrt; empty: the task's SCHEDULE."""
-    warmup: float = 0.0
-    """Share of the budget over which the learning rate rises linearly, in [0, 1)."""
-    final_lr: float = 0.0
-    """Share of the peak learning rate at which cosine and linear end, in [0, 1]."""
-    precision: str = "fp32"
-    """fp32, tf32, bf16 or fp16, for forward and backward passes in training (`trainables.precision`)."""
-    accumulate: int | str = 1
-    """Pieces that a nominal batch is split into, processed one after another; a gradient evaluation remains one nominal
-    batch. auto: the smallest of 1, 2, 4, ... that fits the device's memory.
-    """
-    clip_norm: float = 0.0
-    """Maximum global norm of the gradient used by the step, never of one that only perturbs; 0: no limit."""
-    weight_average: float = 0.0
-    """Decay of the running mean of the weights that is evaluated instead of them, in [0, 1); 0: the weights
-    themselves.
-    """
-    compile: bool | str = False
-    """Train with torch.compile: True or `model`, the model alone; `step`, also its loss in the same graph, so that
-    forward and backward pass are compiled as one. The optimizer's update is never compiled.
-    """
+    schedule: str = _key(
+        "",
+        "Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt.",
+        words=schedules.NAMES,
+    )
+    """Empty: the task's SCHEDULE."""
+    warmup: float = _key(0.0, "Linear warm-up: a share of the budget.", unit="budget", least=0, most=1, open=True)
+    final_lr: float = _key(
+        0.0, "cosine and linear end at this share of the peak learning rate.", unit="share", least=0, most=1
+    )
+    precision: str = _key(
+        "fp32",
+        "Of forward and backward passes: tf32 on GPUs, bf16 and fp16 by autocast, fp16 with a scaled loss; weights "
+        "stay float32.",
+        words=PRECISIONS,
+    )
+    """Of training only (`trainables.precision`)."""
+    accumulate: int | str = _key(
+        1,
+        "Cut each nominal batch into this many pieces; the gradient stays that of the batch. auto: the fewest of 1, 2, "
+        "4, ... that fit into the memory of the trial's GPU.",
+        words=(AUTO,),
+        least=1,
+        counts="pieces",
+    )
+    """A gradient evaluation remains one nominal batch."""
+    clip_norm: float = _key(0.0, "Bound on the norm of the gradient that moves the weights; 0: none.", least=0)
+    """The global norm, of the gradient used by the step, never of one that only perturbs."""
+    weight_average: float = _key(
+        0.0,
+        "Evaluate a running mean of the weights with this decay; 0: the weights themselves.",
+        least=0,
+        most=1,
+        open=True,
+    )
+    compile: bool | str = _key(
+        False,
+        "Use torch.compile. true or model: on the model; step: on the model with its loss in one graph. Optimizer "
+        "updates are not compiled.",
+        words=(True, False, "model", "step"),
+        same={"model": True},
+    )
 
     def __post_init__(self) -> None:
-        if self.schedule and self.schedule not in schedules.NAMES:
-            raise ValueError(f"schedule is {self.schedule!r}; available: {', '.join(schedules.NAMES)}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; available: {', '.join(PRECISIONS)}")
-        for name, value in (("warmup", self.warmup), ("weight_average", self.weight_average)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} is {value}; it must lie in [0, 1)")
-        if not 0 <= self.final_lr <= 1:
-            raise ValueError(f"final_lr is {self.final_lr}; it must lie in [0, 1]")
+        for name, key in KEYS.items():
+            value = getattr(self, name)
+            if not key.allows(value) and not (name == "schedule" and value == ""):
+                raise ValueError(f"{name} is {value!r}; {key.demand()}")
         if self.final_lr and self.schedule and self.schedule not in schedules.TO_A_FLOOR:
             raise ValueError(f"final_lr is {self.final_lr}, but only {' and '.join(schedules.TO_A_FLOOR)} use it")
-        if self.accumulate != AUTO and (isinstance(self.accumulate, str) or self.accumulate < 1):
-            raise ValueError(f"accumulate is {self.accumulate!r}; it must be 1 or more, or auto")
-        if self.compile not in COMPILED:
-            raise ValueError(f"compile is {self.compile!r}; it must be true, false, model or step")
-        if not 0 <= self.clip_norm < INF:
-            raise ValueError(f"clip_norm is {self.clip_norm}; it must be 0 (no limit) or above")
+
+
+KEYS: Mapping[str, Key] = {one.name: one.metadata["key"] for one in fields(Recipe)}

@@ -23,7 +23,7 @@ from rich.table import Table
 from orchestrator import terminal
 from orchestrator.definition import places
 from orchestrator.storage.errors import NotFound
-from orchestrator.storage.folder import USUAL_ROOT, SweepFolder, read_json
+from orchestrator.storage.folder import USUAL_ROOT, SweepFolder
 from orchestrator.trial import termination
 
 if TYPE_CHECKING:
@@ -238,8 +238,7 @@ def comparable(found: SweepFolder) -> bool:
     """Whether `compare` answers; for a sweep of more than MOST_LOOKED_AT trials, judged by a quick look."""
     from orchestrator import results
 
-    resolved = read_json(found.path / "resolved.json") or {}
-    if len(results.arm_values(found, resolved["report_metric"])) < 2:
+    if len(results.arm_values(found, found.resolved().report_metric)) < 2:
         return False
     if len(results.ended_trials(found)) > MOST_LOOKED_AT:
         return True

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -31,6 +31,7 @@ from orchestrator.definition.errors import SpecError
 
 if TYPE_CHECKING:
     from orchestrator.compare.evidence import Evidence
+    from orchestrator.statistics.verdict import Verdict
 
 
 def _each(sweeps: list[str] | None) -> list[str | None]:
@@ -104,7 +105,7 @@ def compare(
             document = across.answer(found, metric=metric, baseline=baseline, margin=margin)
     except Refused as reason:
         fail(f"no comparison: {reason}", Exit.CHECK_FAILED)
-    stamps = document["exploratory"]
+    stamps = document.exploratory
     caption = tables.caption(document)
     written: dict[Path, str] = {}
     if csv:
@@ -115,13 +116,13 @@ def compare(
         written[latex] = tables.as_latex(tables.pairs(document), caption, stamps)
     whole.write(written)
     if as_json:
-        emit(document)
+        emit(document.document())
         return
     show(_pairs_table(document, caption))
     if noise := tables.noise(document):
         show(_table("where the noise comes from", noise, NOISE))
     for pair in answer.shown(document):
-        data.print(answer.sentence(pair, document["metric"]), highlight=False, markup=False)
+        data.print(answer.sentence(pair, document.metric), highlight=False, markup=False)
     for line in answer.notes(document):
         data.print(line, highlight=False, markup=False)
     if few := answer.too_few(document):
@@ -129,12 +130,12 @@ def compare(
     show_stamps(stamps)
 
 
-def _pairs_table(document: Mapping[str, Any], caption: str) -> Table:
+def _pairs_table(document: Verdict, caption: str) -> Table:
     from orchestrator.compare.report import tables
 
     rows = tables.pairs(document)
     kept = tuple(column for column in (rows[0] if rows else ()) if column != "detectable")
-    return _table(f"{document['sweep_id']}: {caption}", rows, kept)
+    return _table(f"{document.sweep_id}: {caption}", rows, kept)
 
 
 def _table(title: str, rows: Sequence[Mapping[str, str]], kept: Sequence[str]) -> Table:
@@ -206,7 +207,7 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
 
     found, code = folder.find(root, sweep), None
     try:
-        if "imported" in (folder.read_json(found.path / "resolved.json") or {}):
+        if found.resolved().imported:
             talk.print("imported: the source that trained these runs is unknown", highlight=False)
         else:
             code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))

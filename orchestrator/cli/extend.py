@@ -94,7 +94,7 @@ def extend(
         tracking=tracking,
         storage=storage,
         address=address,
-        tracking_uri=(folder.read_json(found.path / "resolved.json") or {}).get("tracking") or "",
+        tracking_uri=found.resolved().tracking or "",
         accept_changed_code=accept_changed_code,
         notify=tuple(notify or ()),
     )

@@ -46,7 +46,6 @@ def _row(found: SweepFolder) -> dict[str, Any]:
     """The `list` entry of a sweep; one with unreadable files says so."""
     from orchestrator import results
     from orchestrator.protocol import extensions
-    from orchestrator.storage.folder import read_json
 
     age = max(0.0, time.time() - found.path.stat().st_mtime)
     row: dict[str, Any] = {"sweep_id": found.sweep_id, "state": "damaged", "age_s": round(age)}
@@ -55,7 +54,6 @@ def _row(found: SweepFolder) -> dict[str, Any]:
         found.level()
         extensions.look(found, "list")
         status, best = results.status(found), results.best(found)
-        resolved = read_json(found.path / "resolved.json") or {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return {**row, "description": f"its files cannot be read: {error}"}
     arms = status["arms"].values()
@@ -72,19 +70,19 @@ def _row(found: SweepFolder) -> dict[str, Any]:
         "best": None
         if winner is None
         else {"arm": next(a for a, v in values.items() if v == winner), "value": winner, "metric": best["metric"]},
-        "description": _question(found, resolved),
+        "description": _question(found),
     }
     return row
 
 
-def _question(found: SweepFolder, resolved: Mapping[str, Any]) -> str:
+def _question(found: SweepFolder) -> str:
     from orchestrator.definition.yaml12 import YamlError, parse
 
     try:
         asked = parse((found.path / "sweep.yaml").read_text(encoding="utf-8")).value
         return str(asked.get("description", ""))
     except (OSError, YamlError, AttributeError):
-        return str(resolved.get("description", ""))
+        return ""
 
 
 def _best(row: Mapping[str, Any]) -> str:
@@ -152,16 +150,15 @@ def delete(
 
 def _runs(found: SweepFolder) -> Any:
     """The sweep's MLflow runs."""
-    from orchestrator.storage.folder import read_json
     from orchestrator.tracking.mlflow_delete import MlflowRuns
 
     try:
-        resolved = read_json(found.path / "resolved.json") or {}
+        uri = found.resolved().tracking
     except ValueError:  # damaged, but it can be deleted
-        resolved = {}
+        uri = None
     name = found.sweep_id.rpartition("-")[0]
     try:
-        return MlflowRuns(uri=resolved.get("tracking"), root=found.root, sweep_id=found.sweep_id, name=name)
+        return MlflowRuns(uri=uri, root=found.root, sweep_id=found.sweep_id, name=name)
     except ConnectionError as error:
         fail(f"{error}; --no-tracking deletes the sweep and leaves its runs there", Exit.UNREACHABLE)
 

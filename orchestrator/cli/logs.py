@@ -244,14 +244,14 @@ def metrics(
                 "schema": "geosweep/metrics/1",
                 "sweep_id": found.sweep_id,
                 "trial_id": trial,
-                "points": points,
+                "points": [point.document() for point in points],
                 "result": result and result_document(result),
             }
         )
         return
     for point in points:
-        words = "  ".join(f"{k} {v:.5g}" for k, v in point["metrics"].items())
-        data.print(f"{point['step']:>8.0f}  {words}", highlight=False)
+        words = "  ".join(f"{k} {v:.5g}" for k, v in point.metrics.items())
+        data.print(f"{point.step:>8.0f}  {words}", highlight=False)
     if result is not None and result.error:
         data.print(result.error, highlight=False, markup=False)
 
@@ -259,27 +259,26 @@ def metrics(
 def _counted(found: SweepFolder) -> str:
     """The unit of the steps in its logs: a script's budget unit, or that of imported runs."""
     from orchestrator.definition.program_keys import NAME
-    from orchestrator.storage.folder import read_json
 
-    resolved = read_json(found.path / "resolved.json") or {}
-    if "imported" in resolved:
+    resolved = found.resolved()
+    if resolved.imported:
         return "step"
-    definition = resolved.get("definition", {})
+    definition = resolved.definition
     unit = definition["budget"]["unit"] if definition.get("task", {}).get("name") == NAME else "grad_evals"
     return "grad evals" if unit == "grad_evals" else str(unit)
 
 
 def _newest(found: SweepFolder, as_json: bool) -> None:
     """One row for each trial that was started."""
-    from orchestrator.storage.metric_log import MetricLog
+    from orchestrator.storage.metric_log import LoggedPoint, MetricLog
     from orchestrator.trial.record import read_result
 
     rows: list[dict[str, Any]] = []
     for path in sorted((found.path / "trials").glob("*/trial.json")):
         points, result = MetricLog(path.with_name("metrics.jsonl")).points(), read_result(path.parent)
-        newest = points[-1] if points else {"step": 0, "metrics": {}}
+        newest = points[-1] if points else LoggedPoint(0, {})
         state = result.state if result else State.RUNNING
-        rows.append({"trial_id": path.parent.name, "state": state, **{k: newest[k] for k in ("step", "metrics")}})
+        rows.append({"trial_id": path.parent.name, "state": state, "step": newest.step, "metrics": newest.metrics})
     if as_json:
         emit({"schema": "geosweep/metrics/1", "sweep_id": found.sweep_id, "trials": rows})
         return

@@ -37,7 +37,7 @@ def renewed(found: SweepFolder) -> list[str]:
         from orchestrator.tracking.mlflow_sweep import tracker_of
 
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
-        tracker = tracker_of(asked, found, uri=evidence.resolved.get("tracking"))
+        tracker = tracker_of(asked, found, uri=evidence.resolved.tracking)
         how = ending.read(found)
         parameters = runner.chosen(asked, found)
         tracker.finish(outcome.state, runner.summaries(asked, found), parameters, how.ending if how else "")
@@ -63,17 +63,16 @@ def reconcile(
     from orchestrator.definition import sweep_file
     from orchestrator.protocol import extensions
     from orchestrator.storage import folder
-    from orchestrator.storage.folder import read_json
     from orchestrator.tracking.mlflow_sweep import tracker_of
 
     found = folder.find(root, sweep)
-    if (read_json(found.path / "resolved.json") or {}).get("imported"):
+    if found.resolved().imported:
         fail(f"{found.sweep_id} was imported: it has no study or runs of its own to compare with", Exit.USAGE)
     with found.hold(storage):
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
         if tracking:
-            tracker = tracker_of(asked, found, uri=(read_json(found.path / "resolved.json") or {}).get("tracking"))
+            tracker = tracker_of(asked, found, uri=found.resolved().tracking)
         try:
             differences = reconcile.reconcile(found, tracker, storage or None)
             differences += renewed(found) if tracking else []

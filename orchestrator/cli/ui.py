@@ -10,13 +10,14 @@ import time
 import urllib.request
 import webbrowser
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.app import ROOT, SWEEP, Exit, Root, app, fail, named, say, talk
 
 if TYPE_CHECKING:
+    from orchestrator.definition.resolved import Resolved
     from orchestrator.storage.folder import SweepFolder
 
 FIRST_PORT, PORTS, START_S = 5000, 50, 120.0
@@ -45,21 +46,21 @@ def ui(
     Example: geosweep ui @last
     """
     from orchestrator.definition.passwords import bare, whole
+    from orchestrator.definition.resolved import Resolved
     from orchestrator.storage import folder
     from orchestrator.storage.errors import NotFound
-    from orchestrator.storage.folder import read_json
     from orchestrator.tracking.embedded import artifacts_of, embedded_uri, make_store
 
-    resolved: dict[str, Any] = {}
+    resolved = Resolved()
     try:
         found = folder.find(root, sweep or "@last")
-        resolved = read_json(found.path / "resolved.json") or {}
+        resolved = found.resolved()
     except NotFound:
         if sweep:
             raise
-    if sweep and resolved.get("imported"):
-        fail(f"{resolved['sweep_id']} was imported and has no MLflow runs; see: geosweep report {sweep}", Exit.USAGE)
-    uri = whole(uri or resolved.get("tracking") or "")
+    if sweep and resolved.imported:
+        fail(f"{resolved.sweep_id} was imported and has no MLflow runs; see: geosweep report {sweep}", Exit.USAGE)
+    uri = whole(uri or resolved.tracking or "")
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)
     if not uri:
@@ -69,7 +70,7 @@ def ui(
     except ConnectionError as error:
         fail(f"MLflow does not answer ({error})", Exit.UNREACHABLE)
     if page:
-        _tell_verdict(folder.SweepFolder(root, resolved["sweep_id"]))
+        _tell_verdict(folder.SweepFolder(root, resolved.sweep_id))
     if uri.startswith(("http://", "https://")):
         _open(f"{bare(uri).rstrip('/')}/{page}", browser)
         return
@@ -92,22 +93,22 @@ def ui(
                 server.wait(20)
 
 
-def _page(uri: str, resolved: dict[str, Any], where: str) -> str:
+def _page(uri: str, resolved: Resolved, where: str) -> str:
     """The page of the sweep; MLflow's home page if it does not have the sweep."""
-    if not resolved:
+    if not resolved.definition:
         return ""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from orchestrator.definition.states import Goal
     from orchestrator.tracking.mlflow_report import shown_at
 
-    definition = resolved["definition"]
+    definition = resolved.definition
     searched = [p["name"] for arm in definition["arms"].values() for p in arm["parameters"] if p["kind"] != "constant"]
     return shown_at(
         uri,
         definition["name"],
-        sweep_id=resolved["sweep_id"],
-        reported=resolved["report_metric"],
+        sweep_id=resolved.sweep_id,
+        reported=resolved.report_metric,
         tuned=definition["metric"]["name"],
         maximize=definition["metric"]["goal"] == Goal.MAXIMIZE,
         parameters=tuple(dict.fromkeys(searched)),

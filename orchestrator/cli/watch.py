@@ -125,10 +125,10 @@ def _running(found: SweepFolder) -> list[dict[str, Any]]:
         rows.append(
             {
                 "trial_id": job.trial_id,
-                "grad_evals": newest["step"] if newest else 0,
+                "grad_evals": newest.step if newest else 0,
                 "budget": job.budget,
-                "value": newest["metrics"].get(job.metric) if newest else None,
-                "measured_at": newest["time"] / 1000 if newest else None,
+                "value": newest.metrics.get(job.metric) if newest else None,
+                "measured_at": newest.time / 1000 if newest else None,
             }
         )
     return sorted(rows, key=lambda row: (-(row["measured_at"] or 0), row["trial_id"]))

@@ -6,7 +6,7 @@ An arm is shown as `arm@sweep` when the name occurs in two sweeps or when it doe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import pandas as pd
 
@@ -17,13 +17,14 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.protocol import extensions, seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.verdict import Verdict
 from orchestrator.storage.folder import read_json
 
 
 def answer(
     sweeps: Sequence[Evidence], *, metric: str = "", baseline: str | None = None, margin: float | None = None
-) -> dict[str, Any]:
-    """The `compare` document over all arms of the sweeps. Raises Refused."""
+) -> Verdict:
+    """The comparison over all arms of the sweeps. Raises Refused."""
     first = sweeps[0]
     if alien := next((one for one in sweeps if one.imported), None):
         raise Refused(
@@ -36,7 +37,7 @@ def answer(
     name, goal = results.reported(first.folder, metric)
     trials = pd.concat([renamed(one, sweeps) for one in sweeps], ignore_index=True)
     margins = [one.analysis["margin"] for one in sweeps]
-    document = comparison.compare(
+    made = comparison.compare(
         trials,
         metric=name,
         goal=goal,
@@ -48,8 +49,7 @@ def answer(
         choice=task_choice.of(sweeps),
         bounds=first.bounds(name),
     )
-    proofs = proof.of_pairs(trials, document["pairs"], first.definition["budget"])
-    document["pairs"] = [{**p, "proof": shown} for p, shown in zip(document["pairs"], proofs, strict=True)]
+    proofs = proof.of_pairs(trials, [(p.a, p.b) for p in made.pairs], first.definition["budget"])
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:
         changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]
@@ -57,14 +57,15 @@ def answer(
             more = f" and {len(changed) - 3} more files" if len(changed) > 3 else ""
             stamps.append(f"{other.sweep_id} ran with different source code: {', '.join(changed[:3])}{more}")
     stamps.append("the sweeps were sealed separately; this comparison was not declared in advance")
-    return {
-        **document,
-        "sweep_id": " ".join(one.sweep_id for one in sweeps),
-        "seal": " ".join(seal.sealed_hash(one.folder) for one in sweeps).strip(),
-        "notes": [*document["notes"], *(f"{one.sweep_id}: {n}" for one in sweeps for n in _notes(one))],
-        "budget": currencies.amount(first),
-        "exploratory": stamps,
-    }
+    return replace(
+        made,
+        sweep_id=" ".join(one.sweep_id for one in sweeps),
+        pairs=[replace(p, proof=shown) for p, shown in zip(made.pairs, proofs, strict=True)],
+        seal=" ".join(seal.sealed_hash(one.folder) for one in sweeps).strip(),
+        notes=[*made.notes, *(f"{one.sweep_id}: {n}" for one in sweeps for n in _notes(one))],
+        budget=currencies.amount(first),
+        exploratory=stamps,
+    )
 
 
 def _notes(one: Evidence) -> list[str]:

@@ -5,8 +5,8 @@ Questions that go beyond the sealed analysis are answered too, but the answer is
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from orchestrator import results
@@ -17,6 +17,7 @@ from orchestrator.protocol import controls, extensions, feasible, seal
 from orchestrator.statistics import comparison, unpaired
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
+from orchestrator.statistics.verdict import AtEqualSeconds, LookTaken, Pair, Settled, Verdict
 from orchestrator.storage.folder import read_json
 from orchestrator.trial import noticed
 
@@ -26,8 +27,8 @@ ALL_PAIRS = "none"
 
 def answer(
     evidence: Evidence, *, metric: str = "", baseline: str | None = None, margin: float | None = None
-) -> dict[str, Any]:
-    """The `compare` document. Raises Refused with the reason.
+) -> Verdict:
+    """The comparison. Raises Refused with the reason.
 
     `baseline` None: as sealed; "none": all pairs. `margin` None: as sealed. Repeating a question does not count as
     another look.
@@ -41,10 +42,11 @@ def answer(
     found = evidence.answers[asked]
     if isinstance(found, Refused):
         raise Refused(str(found))
-    return copy.deepcopy(found)  # type: ignore[no-any-return]
+    assert isinstance(found, Verdict)
+    return found
 
 
-def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: float | None) -> dict[str, Any]:
+def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: float | None) -> Verdict:
     folder, declared = evidence.folder, evidence.analysis
     check(evidence)
     _every_study_obeys(evidence)
@@ -56,87 +58,92 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     question |= {"bounds": evidence.bounds(name)}
     level = extensions.level(folder, declared["alpha"], declared["looks"])
     try:
-        document = _compared(evidence, question, level)
+        made = _compared(evidence, question, level)
     except Refused as reason:
-        why = evidence.resolved["imported"]["not_compared"] if evidence.imported else ""
+        why = evidence.resolved.imported.not_compared if evidence.resolved.imported else ""
         raise Refused("; ".join(filter(None, [str(reason), why]))) from None
-    document |= {
-        "notes": [
-            *document["notes"],
-            *_unplanned(evidence),
-            *evidence.notes,
-            *currencies.notes(evidence),
-            *noticed.unread(evidence.records),
-            *noticed.reused_words(noticed.reused(evidence.records)),
-            *task_choice.notes(evidence),
-            *results.infeasible(evidence.folder),
-        ],
-        "budget": currencies.amount(evidence),
-    }
-    document["arms"] = currencies.costs(evidence)
+    told = [
+        *made.notes,
+        *_unplanned(evidence),
+        *evidence.notes,
+        *currencies.notes(evidence),
+        *noticed.unread(evidence.records),
+        *noticed.reused_words(noticed.reused(evidence.records)),
+        *task_choice.notes(evidence),
+        *results.infeasible(evidence.folder),
+    ]
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
         ("metric", name, evidence.reported),
-        ("baseline", document["baseline"], declared["baseline"]),
+        ("baseline", made.baseline, declared["baseline"]),
         ("margin", within, declared["margin"]),
     ):
         if asked != sealed:
             exploratory.append(f"{word} {asked} was requested, but {sealed} was declared")
-    other = {} if evidence.imported else currencies.at_equal_seconds(evidence, document, level)
-    each = {"currency": currencies.spoken(evidence)}
-    if evidence.imported:
-        document["imported"] = each["imported"] = evidence.imported
-        document["notes"] += evidence.resolved["imported"]["notes"]
-    if evidence.imported:
-        proofs = [proof.of_imported(evidence.resolved["imported"]) for _ in document["pairs"]]
+    other = {} if evidence.imported else currencies.at_equal_seconds(evidence, made, level)
+    if mark := evidence.resolved.imported:
+        told += mark.notes
+        proofs = [proof.of_imported(mark) for _ in made.pairs]
     else:
-        proofs = proof.of_pairs(evidence.trials, document["pairs"], evidence.definition["budget"])
+        proofs = proof.of_pairs(evidence.trials, [(p.a, p.b) for p in made.pairs], evidence.definition["budget"])
     gone = noticed.diverged(evidence.records)
-    document["pairs"] = [
-        {**p, **each, **_lost(p, gone), "at_equal_seconds": other.get((p["a"], p["b"])), "proof": shown}
-        for p, shown in zip(document["pairs"], proofs, strict=True)
+    currency, imported = currencies.spoken(evidence), evidence.imported
+    pairs = [
+        replace(
+            p,
+            currency=currency,
+            imported=imported,
+            diverged=[arm for arm in (p.a, p.b) if arm in gone],
+            at_equal_seconds=other.get((p.a, p.b)),
+            proof=shown,
+        )
+        for p, shown in zip(made.pairs, proofs, strict=True)
     ]
+    looks = None
     if words := extensions.said(folder, declared["alpha"], declared["looks"]):
-        document["looks"] = {**extensions.looks(folder), "level": level, "alpha_at_most": declared["alpha"]}
-        document["notes"] = [*document["notes"], words]
-    as_declared = (name, document["baseline"], within) == (evidence.reported, declared["baseline"], declared["margin"])
-    if as_declared:
-        document["pairs"] = [_kept(p, extensions.settled(folder)) for p in document["pairs"]]
-    return {**document, "seal": seal.sealed_hash(folder), "exploratory": exploratory}
+        looks = LookTaken(**asdict(extensions.looks(folder)), level=level, alpha_at_most=declared["alpha"])
+        told.append(words)
+    if (name, made.baseline, within) == (evidence.reported, declared["baseline"], declared["margin"]):
+        pairs = [_kept(p, extensions.settled(folder)) for p in pairs]
+    return replace(
+        made,
+        pairs=pairs,
+        notes=told,
+        budget=currencies.amount(evidence),
+        arms=currencies.costs(evidence),
+        imported=imported,
+        looks=looks,
+        seal=seal.sealed_hash(folder),
+        exploratory=exploratory,
+    )
 
 
-def _lost(pair: Mapping[str, Any], gone: Mapping[str, str]) -> dict[str, Any]:
-    """`diverged`: which of the two arms have no value of their own; the difference is that of the task's stand-ins."""
-    lost = [pair[side] for side in ("a", "b") if pair[side] in gone]
-    return {"diverged": lost} if lost else {}
-
-
-def settled(evidence: Evidence) -> list[dict[str, Any]]:
+def settled(evidence: Evidence) -> list[Settled]:
     """The comparisons settled so far, to be kept if the sweep is extended; empty where nothing is compared."""
     try:
-        pairs = answer(evidence)["pairs"]
+        pairs = answer(evidence).pairs
     except Refused:
         return []
-    kept = ("a", "b", "difference", "verdict", "unit", "n", "p_holm", "p_equivalent")
-    return [{key: p[key] for key in kept} for p in pairs if p["verdict"] != "inconclusive"]
+    kept = [one.name for one in fields(Settled) if one.name != "look"]
+    return [Settled(**{name: getattr(p, name) for name in kept}) for p in pairs if p.verdict != "inconclusive"]
 
 
-def _kept(pair: dict[str, Any], earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _kept(pair: Pair, earlier: Sequence[Settled]) -> Pair:
     """A comparison that an earlier look settled stays settled: its error was already paid for.
 
     Unless the added data says the opposite.
     """
-    same = ("a", "b", "unit")  # what one search has settled is not a verdict on methods
-    found = [one for one in earlier if all(one[key] == pair[key] for key in same)]
-    if not found or pair["verdict"] != "inconclusive":
+    same = (pair.a, pair.b, pair.unit)  # what one search has settled is not a verdict on methods
+    found = [one for one in earlier if (one.a, one.b, one.unit) == same]
+    if not found or pair.verdict != "inconclusive":
         return pair
     one = found[-1]
-    if one["verdict"] != "equivalent" and one["difference"] * pair["difference"] <= 0:
+    if one.verdict != "equivalent" and one.difference * pair.difference <= 0:
         return pair
-    return {**pair, "verdict": one["verdict"], "alone": None, "settled_by": dict(one)}
+    return replace(pair, verdict=one.verdict, alone=None, settled_by=one)
 
 
-def _compared(evidence: Evidence, question: Mapping[str, Any], level: float) -> dict[str, Any]:
+def _compared(evidence: Evidence, question: Mapping[str, Any], level: float) -> Verdict:
     if not evidence.is_paired:
         return unpaired.compare(evidence.trials, **question)
     return comparison.compare(
@@ -184,37 +191,31 @@ def check(evidence: Evidence) -> None:
         raise Refused(f"the sweep was changed after the fact: {'; '.join(wrong[:3])}{more}")
 
 
-def oriented(pair: Mapping[str, Any], goal: Goal) -> dict[str, Any]:
+def oriented(pair: Pair, goal: Goal) -> Pair:
     """The same comparison with the leading arm named first."""
-    if goal.sign * pair["difference"] >= 0:
-        return dict(pair)
-    low, high = pair["interval"]
-    below, above = pair["outperforms_interval"]
-    other = {"better": "worse", "worse": "better"}
-    seconds = pair.get("at_equal_seconds")
-    if seconds is not None:
-        low_s, high_s = seconds["interval"]
-        seconds = {
-            **seconds,
-            "difference": -seconds["difference"],
-            "interval": [-high_s, -low_s],
-            "verdict": other.get(seconds["verdict"], seconds["verdict"]),
-        }
-    return {
-        **pair,
-        "at_equal_seconds": seconds,
-        "a": pair["b"],
-        "b": pair["a"],
-        "difference": -pair["difference"],
-        "interval": [-high, -low],
-        "outperforms": 1 - pair["outperforms"],
-        "outperforms_interval": [1 - above, 1 - below],
-        "verdict": other.get(pair["verdict"], pair["verdict"]),
-    }
+    if goal.sign * pair.difference >= 0:
+        return pair
+    below, above = pair.outperforms_interval
+    seconds = pair.at_equal_seconds
+    return replace(
+        pair,
+        at_equal_seconds=seconds and replace(seconds, **_turned(seconds)),
+        a=pair.b,
+        b=pair.a,
+        outperforms=1 - pair.outperforms,
+        outperforms_interval=(1 - above, 1 - below),
+        **_turned(pair),
+    )
 
 
-def shown(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _turned(one: Pair | AtEqualSeconds) -> dict[str, Any]:
+    (low, high), other = one.interval, {"better": "worse", "worse": "better"}
+    verdict = other.get(one.verdict, one.verdict)
+    return {"difference": -one.difference, "interval": (-high, -low), "verdict": verdict}
+
+
+def shown(verdict: Verdict) -> list[Pair]:
     """The comparisons as shown to people: the leading arm first, unless all are against a baseline."""
-    if document["baseline"] is not None:
-        return [dict(p) for p in document["pairs"]]
-    return [oriented(p, document["goal"]) for p in document["pairs"]]
+    if verdict.baseline is not None:
+        return list(verdict.pairs)
+    return [oriented(p, verdict.goal) for p in verdict.pairs]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,16 +21,16 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import currency
 from orchestrator.definition.columns import TOKENS
 from orchestrator.definition.currency import WORDS
-from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.comparison import compare_differences, differences, tests
 from orchestrator.statistics.intervals import Array, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, PARITY, Parity
+from orchestrator.statistics.verdict import AtEqualSeconds, Cost, Verdict
 from orchestrator.storage import calibration
 
 FARTHEST = 0.25
 """(max - min) / mean of the arms' seconds."""
-KEPT = ("difference", "interval", "p_holm", "verdict")
 
 
 def unit_of(evidence: Evidence) -> str:
@@ -49,16 +48,16 @@ def spoken(evidence: Evidence) -> str:
     return currency.spoken(evidence.definition["budget"], evidence.declares.counts)
 
 
-def costs(evidence: Evidence) -> dict[str, dict[str, float | None]]:
+def costs(evidence: Evidence) -> dict[str, Cost]:
     """Arm -> mean cost of a confirm trial: gradient evaluations, seconds, FLOPs; None where unknown."""
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
-    counted, found = flops.read(evidence.folder), dict[str, dict[str, float | None]]()
+    counted, found = flops.read(evidence.folder), dict[str, Cost]()
     for arm in evidence.arms:
         own = confirm[confirm["arm"] == arm]
         means = {
             name: float(own[name].mean()) if own[name].notna().any() else None for name in ("grad_evals", "seconds")
         }
-        found[arm] = {**means, "flops": counted.get(arm)}
+        found[arm] = Cost(**means, flops=counted.get(arm))
     return found
 
 
@@ -112,24 +111,24 @@ def notes(evidence: Evidence) -> list[str]:
 
 
 def at_equal_seconds(
-    evidence: Evidence, document: Mapping[str, Any], level: float | None = None
-) -> dict[tuple[str, str], dict[str, Any]]:
-    """(A, B) -> the comparison at equal seconds, with `seconds`; empty where a trial has no evaluation by then.
+    evidence: Evidence, made: Verdict, level: float | None = None
+) -> dict[tuple[str, str], AtEqualSeconds]:
+    """(A, B) -> the comparison at equal seconds; empty where a trial has no evaluation by then.
 
     Also empty for a budget in seconds, where it is the main comparison. `level` of the tests as in
     `comparison.compare`.
     """
     if evidence.definition["budget"]["unit"] == "seconds":
         return {}
-    metric, unit = str(document["metric"]), document["unit"]
+    metric, unit = made.metric, made.unit
     confirm = evidence.trials[evidence.trials["stage"] == Stage.CONFIRM]
     pace = confirm.groupby("arm")["seconds"].mean()
     points = evidence.curves[(evidence.curves["stage"] == Stage.CONFIRM) & (evidence.curves["name"] == metric)]
     by_trial = {str(trial): rows.sort_values("seconds") for trial, rows in points.groupby("trial_id")}
     found: dict[tuple[str, str], list[Array]] = {}
     seconds: dict[tuple[str, str], float] = {}
-    for p in document["pairs"]:
-        pair = (str(p["a"]), str(p["b"]))
+    for p in made.pairs:
+        pair = (p.a, p.b)
         seconds[pair] = float(min(pace[pair[0]], pace[pair[1]]))
         units = [_units(confirm[confirm["arm"] == arm], by_trial, seconds[pair], unit) for arm in pair]
         if units[0] is None or units[1] is None:
@@ -137,16 +136,22 @@ def at_equal_seconds(
         found[pair] = differences(units[0], units[1])
     compared = compare_differences(
         found,
-        goal=Goal(document["goal"]),
+        goal=made.goal,
         unit=unit,
-        margin=document["margin"],
-        alpha=document["alpha"],
+        margin=made.margin,
+        alpha=made.alpha,
         level=level,
-        looks=tests(document["race"]),
+        looks=tests(made.race),
         span=span_of(evidence.bounds(metric)),
     )
     return {
-        (one.a, one.b): {"seconds": seconds[one.a, one.b], **{k: v for k, v in asdict(one).items() if k in KEPT}}
+        (one.a, one.b): AtEqualSeconds(
+            seconds=seconds[one.a, one.b],
+            difference=one.difference,
+            interval=one.interval,
+            p_holm=one.p_holm,
+            verdict=one.verdict,
+        )
         for one in compared
     }
 

@@ -22,13 +22,14 @@ from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import twin_of
 from orchestrator.definition.program_keys import NAME
+from orchestrator.definition.resolved import NEVER, Resolved
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.definition.task_record import Declares
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of
 from orchestrator.statistics.pairing import Unit
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.counted import counted
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
@@ -50,16 +51,14 @@ class Evidence:
     )
 
     @cached_property
-    def resolved(self) -> dict[str, Any]:
-        """resolved.json."""
-        found: dict[str, Any] = read_json(self.folder.path / "resolved.json") or {}
-        return found
+    def resolved(self) -> Resolved:
+        """What the sweep is."""
+        return self.folder.resolved()
 
     @property
     def definition(self) -> dict[str, Any]:
         """The part of the definition that changes results."""
-        found: dict[str, Any] = self.resolved["definition"]
-        return found
+        return self.resolved.definition
 
     @property
     def sweep_id(self) -> str:
@@ -76,13 +75,13 @@ class Evidence:
     @property
     def imported(self) -> str:
         """For results that others trained: who vouches for their pairing; otherwise empty."""
-        found = self.resolved.get("imported")
-        return seal.PAIRINGS[found["pairing"]] if found else ""
+        found = self.resolved.imported
+        return seal.PAIRINGS[found.pairing] if found else ""
 
     @property
     def is_paired(self) -> bool:
         """Whether equal seeds, or studies, of two arms are paired."""
-        return bool((self.resolved.get("imported") or {"pairing": "proved"})["pairing"] != "none")
+        return self.resolved.imported is None or self.resolved.imported.is_paired
 
     @property
     def task(self) -> str:
@@ -108,7 +107,7 @@ class Evidence:
     @property
     def reported(self) -> str:
         """The metric that is compared."""
-        return str(self.resolved["report_metric"])
+        return self.resolved.report_metric
 
     @property
     def goal(self) -> Goal:
@@ -128,7 +127,7 @@ class Evidence:
     @property
     def studies(self) -> int:
         """Independent searches of each arm."""
-        return int(self.definition["seeds"].get("studies", 1))
+        return self.resolved.studies
 
     @property
     def unit(self) -> Unit:
@@ -272,7 +271,8 @@ class Evidence:
         if self.imported:
             return 0  # how they were chosen is unknown
         method = self.definition["method"]
-        asked = self.resolved.get("first_trials_per_arm", self.definition["budget"]["trials_per_arm"])
+        asked = self.resolved.first_trials_per_arm
+        asked = self.definition["budget"]["trials_per_arm"] if asked == NEVER else asked
         if method["name"] in ("grid", "random", "sobol") or asked is None:
             return 10**9
         return round(float(method["random_share"]) * int(asked))

@@ -16,23 +16,22 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.definition.resolved import Imported
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.pairing import PARITY
+from orchestrator.statistics.verdict import Level, Proof
 from orchestrator.trial.program.proof import DECLARED, PROVED, UNKNOWN
 
-Level = dict[str, str]
 DIGESTS = {"init_digest": "initial weights", "data_digest": "first batches"}
-OURS = {
-    "pairing": {"level": PROVED, "why": "equal digests of weights and batches on every seed"},
-    "compute": {"level": PROVED, "why": "gradient evaluations were counted"},
-}
+OURS = Proof(
+    pairing=Level(level=PROVED, why="equal digests of weights and batches on every seed"),
+    compute=Level(level=PROVED, why="gradient evaluations were counted"),
+)
 """For built-in training."""
 
 
-def of_pairs(
-    trials: pd.DataFrame, pairs: Sequence[Mapping[str, Any]], budget: Mapping[str, Any]
-) -> list[dict[str, Level]]:
-    """`pairing` and `compute` of each pair, each with its `level` and `why`. `trials` has a column `proof`.
+def of_pairs(trials: pd.DataFrame, pairs: Sequence[tuple[str, str]], budget: Mapping[str, Any]) -> list[Proof]:
+    """What each pair of arms rests on. `trials` has a column `proof`.
 
     `budget`: `unit` and `per_trial`.
     """
@@ -41,26 +40,26 @@ def of_pairs(
         return [OURS for _ in pairs]
     found = []
     for pair in pairs:
-        both = confirm[confirm["arm"].isin((pair["a"], pair["b"]))]
+        both = confirm[confirm["arm"].isin(pair)]
         found.append(
-            {"pairing": pairing(both), "compute": compute(both, str(budget["unit"]), float(budget["per_trial"]))}
+            Proof(pairing=pairing(both), compute=compute(both, str(budget["unit"]), float(budget["per_trial"])))
         )
     return found
 
 
-def of_imported(mark: Mapping[str, Any]) -> dict[str, Level]:
+def of_imported(mark: Imported) -> Proof:
     """For every pair of imported results; `mark` is what was recorded at import."""
-    paired, column = mark["pairing"] != "none", mark["budget"]
-    return {
-        "pairing": {
-            "level": DECLARED if paired else UNKNOWN,
-            "why": "equal seeds were assumed to mean equal data and weights" if paired else "runs were not paired",
-        },
-        "compute": {
-            "level": DECLARED if column else UNKNOWN,
-            "why": f"the cost of runs is taken from {column}" if column else "the cost of runs is unknown",
-        },
-    }
+    paired, column = mark.is_paired, mark.budget
+    return Proof(
+        pairing=Level(
+            level=DECLARED if paired else UNKNOWN,
+            why="equal seeds were assumed to mean equal data and weights" if paired else "runs were not paired",
+        ),
+        compute=Level(
+            level=DECLARED if column else UNKNOWN,
+            why=f"the cost of runs is taken from {column}" if column else "the cost of runs is unknown",
+        ),
+    )
 
 
 def pairing(both: pd.DataFrame) -> Level:
@@ -73,17 +72,16 @@ def pairing(both: pd.DataFrame) -> Level:
             differ.append(words)
     if not unseen and not differ:
         batches = min(int(p.get("batches") or 0) for p in both["proof"])
-        return {
-            "level": PROVED,
-            "why": f"equal digests of weights and of {_count(batches, 'batch', 'es')} on every seed",
-        }
+        return Level(
+            level=PROVED, why=f"equal digests of weights and of {_count(batches, 'batch', 'es')} on every seed"
+        )
     why = "; ".join(
         [*([f"{_and(differ)} differ between the arms"] if differ else []),
          *([f"{_and(unseen)} were not observed"] if unseen else [])]
     )  # fmt: skip
     if all(p.get("seed") for p in both["proof"]):
-        return {"level": DECLARED, "why": f"the seed was passed on; {why}"}
-    return {"level": UNKNOWN, "why": f"no seed was passed on; {why}"}
+        return Level(level=DECLARED, why=f"the seed was passed on; {why}")
+    return Level(level=UNKNOWN, why=f"no seed was passed on; {why}")
 
 
 def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
@@ -91,19 +89,18 @@ def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
     counted = [p.get("grad_evals") for p in both["proof"]]
     steps = [p.get("steps") for p in both["proof"]]
     if unit == "seconds":
-        return {"level": PROVED, "why": "by the clock"}
+        return Level(level=PROVED, why="by the clock")
     if unit == "grad_evals" and all(counted):
-        return {"level": PROVED, "why": f"gradient evaluations were counted{_other(counted, given)}"}
+        return Level(level=PROVED, why=f"gradient evaluations were counted{_other(counted, given)}")
     if unit == "steps" and all(steps):
-        return {"level": PROVED, "why": f"steps were counted{_other(steps, given)}{_gradients(both, counted)}"}
+        return Level(level=PROVED, why=f"steps were counted{_other(steps, given)}{_gradients(both, counted)}")
     why = _gradients(both, counted).removeprefix("; ") or f"{unit} were not counted"
     ends = _reports_end(both, given)
-    found = {"reports": ends} if ends else {}
     if all(p.get("budget") for p in both["proof"]):
         kept = any(p["budget"] == "kept" for p in both["proof"])
         why = f"{'trials were stopped at the budget' if kept else 'the budget was passed on'}; {why}"
-        return {"level": DECLARED, "why": why, **found}
-    return {"level": UNKNOWN, "why": f"no budget was passed on; {why}", **found}
+        return Level(level=DECLARED, why=why, reports=ends)
+    return Level(level=UNKNOWN, why=f"no budget was passed on; {why}", reports=ends)
 
 
 def _other(counts: Sequence[float | None], given: float) -> str:

@@ -28,7 +28,7 @@ def document(
     @cache
     def curve_of(trial: str) -> list[tuple[float, float]]:
         points = MetricLog(folder.trial(trial) / "metrics.jsonl").points()
-        return [(p["step"], p["metrics"][by_value.CURVE]) for p in points if by_value.CURVE in p["metrics"]]
+        return [(p.step, p.metrics[by_value.CURVE]) for p in points if by_value.CURVE in p.metrics]
 
     question = by_value.Question(
         by=by,

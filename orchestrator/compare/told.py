@@ -45,7 +45,7 @@ def charts(evidence: Evidence) -> str:
 def runs_of(evidence: Evidence, uri: str | None = None) -> MlflowReport:
     """The sweep's runs. Raises UntrackedError if there is no store."""
     return MlflowReport(
-        uri=uri or evidence.resolved.get("tracking"),
+        uri=uri or evidence.resolved.tracking,
         root=evidence.folder.root,
         sweep_id=evidence.sweep_id,
         name=evidence.definition["name"],
@@ -59,9 +59,9 @@ def verdict(evidence: Evidence) -> str:
     except Refused as reason:
         lines = [f"- exploratory: {s}" for s in seal.stamps(evidence.folder)]
         return "\n".join([f"{evidence.description}\n\n**{headline(None, str(reason))}**\n", *lines])
-    lines = [f"- {sentence(p, document['metric'])}" for p in answer.shown(document)]
+    lines = [f"- {sentence(p, document.metric)}" for p in answer.shown(document)]
     lines += [f"- {note}" for note in notes(document)]
-    stamps = [f"- exploratory: {s}" for s in document["exploratory"]]
+    stamps = [f"- exploratory: {s}" for s in document.exploratory]
     sealed = seal.sealed_hash(evidence.folder)
     tail = f"\n\nSeal `{sealed[:12]}`." if sealed else ""
     return "\n".join([f"{evidence.description}\n\n**{headline(document)}**\n", *lines, *stamps]) + tail

@@ -32,7 +32,7 @@ from orchestrator.definition.space import Parameter, levels
 from orchestrator.definition.states import Stage, State
 from orchestrator.statistics.expected_best import expected_best, tunability
 from orchestrator.statistics.ranks import kendall
-from trainables.recipe import BOUNDS
+from trainables.recipe import KEYS
 
 EDGE, NEAR, RUNGS = 0.05, 0.05, (0.25, 0.5, 0.75)
 FEWEST, DOUBTFUL, RARE, SURPRISING = 4, 0.25, 0.2, 0.05
@@ -130,7 +130,7 @@ def _natural(evidence: Evidence, arm: str, name: str) -> tuple[float, float]:
         return evidence.optimizer_declares(arm).bounds.get(name, UNBOUNDED)
     section, rest = section_of(name)
     if section == TRAINING:
-        return BOUNDS.get(rest, UNBOUNDED)
+        return (KEYS[rest].bounds if rest in KEYS else None) or UNBOUNDED
     argument = rest.rpartition(".")[2] if section else rest.partition(".")[0]
     return UNBOUNDED if section == TASK else evidence.optimizer_declares(arm).bounds.get(argument, UNBOUNDED)
 

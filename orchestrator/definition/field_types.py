@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -35,25 +37,17 @@ def _warmup(value: Any) -> Any:
     return share
 
 
-def as_pieces(value: Any) -> Any:
-    """Of `accumulate`."""
-    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise ValueError("expected a number of pieces, 1 or more, or auto")
+def number_or_auto(counts: str, least: float, most: float = math.inf) -> Callable[[Any], Any]:
+    """Refuses, in one sentence, whatever is neither a number of what it counts nor `auto`."""
+    span = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
 
+    def checked(value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value == "auto" or (number and least <= value <= most):
+            return value
+        raise ValueError(f"expected a number of {counts}, {span}, or auto")
 
-def as_readers(value: Any) -> Any:
-    """Of `readers`."""
-    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 64):
-        return value
-    raise ValueError("expected a number of threads, 0 to 64, or auto")
-
-
-def as_compiled(value: Any) -> Any:
-    """Of `compile`."""
-    if isinstance(value, bool) or value in ("model", "step"):
-        return True if value == "model" else value  # two words for one thing; ids contain the older one
-    raise ValueError("expected true, false, model or step")
+    return checked
 
 
 def _address(value: Any) -> Any:

@@ -17,7 +17,9 @@ from orchestrator.definition.parameter import DISTRIBUTIONS
 from orchestrator.definition.parts import TRAINING
 from orchestrator.definition.program_keys import ProgramModel
 from orchestrator.definition.resolve import LARGEST_SEED
-from orchestrator.definition.schema import METHODS, SweepModel, TrainingModel
+from orchestrator.definition.schema import METHODS, SweepModel
+from orchestrator.definition.training_model import TrainingModel
+from trainables import schedule
 
 Schema = dict[str, Any]
 WORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
@@ -30,7 +32,7 @@ SAMPLER = {"type": "string", "anyOf": [{"enum": list(METHODS)}, {"pattern": r"^\
 GPUS = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "exclusiveMaximum": 1}]}
 OUTCOME = r"^\s*[^\s<>=]+\s*(<=|>=)\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*(s|ms|m|h|%|B|[kMGT]B|[KMGT]iB)?\s*$"
 PINNED = r"==\s*[^\s*]+$|@[0-9a-f]{40}(#.*)?$|#sha256=[0-9a-f]{64}$"
-LEVEL = ("constant", "step", "inverse_sqrt")
+LEVEL = [name for name in schedule.NAMES if name not in schedule.TO_A_FLOOR]
 """Schedules that do not end at a share of the peak."""
 IMAGE = r"^\S+(:(?!latest$)[\w][\w.-]*|@sha256:[0-9a-f]{64})$"
 
@@ -47,7 +49,7 @@ def made() -> Schema:
     parts["GroupModel"]["minProperties"] = 2
     _of_samplers(parts["MethodModel"])
     parts["TrainingModel"]["allOf"] = [
-        _when("schedule", {"enum": list(LEVEL)}, {"properties": {"final_lr": {"enum": [None, 0]}}})
+        _when("schedule", {"enum": LEVEL}, {"properties": {"final_lr": {"enum": [None, 0]}}})
     ]
     parts["AnalysisModel"]["allOf"] = [
         _when("twin", {"const": True}, {"required": ["baseline"], "properties": {"baseline": {"type": "string"}}})

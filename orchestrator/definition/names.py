@@ -15,7 +15,8 @@ import trainables
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.parts import GROUPS, TASK, TRAINING, section_of
-from orchestrator.definition.schema import SweepModel, TrainingModel
+from orchestrator.definition.schema import SweepModel
+from orchestrator.definition.training_model import TrainingModel
 from orchestrator.definition.yaml12 import Path
 
 NOT_SEARCHED = ("step_timeout",)

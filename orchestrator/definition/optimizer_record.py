@@ -12,9 +12,7 @@ from typing import Any
 
 import optim_core
 from optim_core import HeatMap
-
-KEY = "optimizers"
-"""Of resolved.json."""
+from orchestrator.definition.resolved import Resolved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +42,11 @@ def documents(names: Iterable[str]) -> dict[str, Any]:
     return {name: of_class(name).document() for name in dict.fromkeys(names) if name}
 
 
-def of_sweep(resolved: Mapping[str, Any], name: str) -> Declares:
+def of_sweep(resolved: Resolved, name: str) -> Declares:
     """Of one of the optimizers of a sweep's resolved.json."""
     if not name:
         return Declares()
-    kept = resolved.get(KEY, {}).get(name)
+    kept = (resolved.optimizers or {}).get(name)
     if kept is None:
         return of_class(name)
     ends = {

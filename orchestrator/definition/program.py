@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import optim_core
 import trainables
-from orchestrator.definition import parameter
+from orchestrator.definition import parameter, resolved
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import TrainingSpec
 from orchestrator.definition.program_keys import NAME, ProgramModel, filled
+from orchestrator.definition.resolved import Resolved
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
@@ -146,9 +147,9 @@ def folder(task: Mapping[str, Any], where: Where) -> str:
     """The folder that the script's path is relative to: where we are, the sweep file's, or that of the first run."""
     program, file = str(task["program"]), Path(where.file)
     places = [Path.cwd(), file.parent]
-    kept = file.parent / "resolved.json"
+    kept = file.parent / resolved.NAME
     if file.name == "sweep.yaml" and kept.is_file():
-        noted = json.loads(kept.read_text(encoding="utf-8")).get("program", {}).get("folder")
+        noted = (Resolved.of(json.loads(kept.read_text(encoding="utf-8"))).program or {}).get("folder")
         places = [Path(noted), *places] if noted else places
     found = next((place for place in places if (place / program).is_file()), None)
     if found is None:

@@ -13,12 +13,10 @@ from orchestrator.definition.field_types import (
     Bytes,
     Seconds,
     Share,
-    Warmup,
-    as_compiled,
-    as_pieces,
-    as_readers,
+    number_or_auto,
 )
 from orchestrator.definition.parameter_models import Given, GroupModel, Model
+from orchestrator.definition.training_model import TrainingModel
 
 
 class ArmModel(Model):
@@ -170,7 +168,9 @@ class ResourcesModel(Model):
         description="Trials of one arm that a worker steps together, their weights stacked: many times the trials an "
         "hour of small models on a GPU. They share its CPUs and GPU; each is what it is alone, up to rounding.",
     )
-    readers: Annotated[Annotated[int, Field(ge=0, le=64)] | Literal["auto"], BeforeValidator(as_readers)] = Field(
+    readers: Annotated[
+        Annotated[int, Field(ge=0, le=64)] | Literal["auto"], BeforeValidator(number_or_auto("threads", 0, 64))
+    ] = Field(
         "auto",
         description="Threads of each process that prepare batches ahead, where the task reads data (images, tokens); "
         "auto: as many as CPUs, at most 4, with a GPU, none without. Results do not change.",
@@ -252,48 +252,6 @@ class EnvironmentModel(Model):
         None, description="Extra packages, each NAME==VERSION: a list, or a requirements file next to this one."
     )
     image: str | None = Field(None, description="Kubernetes: a custom image for all Pods, with tag or digest.")
-
-
-class TrainingModel(Model):
-    """How every trial is trained, the same for all arms. Keys left out follow the task's own recipe."""
-
-    schedule: Literal["cosine", "linear", "constant", "step", "inverse_sqrt"] | None = Field(
-        None, description="Learning rate over the budget: cosine, linear, constant, step or inverse_sqrt."
-    )
-    warmup: Warmup | None = Field(
-        None,
-        description="Linear warm-up: a share of the budget, for instance 5%, or an amount in its unit (1 or more).",
-    )
-    final_lr: Share | None = Field(None, description="cosine and linear end at this share of the peak learning rate.")
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = Field(
-        None,
-        description="Of forward and backward passes: tf32 on GPUs, bf16 and fp16 by autocast, fp16 with a scaled loss; "
-        "weights stay float32.",
-    )
-    accumulate: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(as_pieces)] | None = Field(
-        None,
-        description="Cut each nominal batch into this many pieces; the gradient stays that of the batch. auto: the "
-        "fewest of 1, 2, 4, ... that fit into the memory of the trial's GPU.",
-    )
-    clip_norm: float | int | None = Field(
-        None, ge=0, description="Bound on the norm of the gradient that moves the weights; 0: none."
-    )
-    weight_average: float | int | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description="Evaluate a running mean of the weights with this decay; 0: the weights themselves.",
-    )
-    compile: Annotated[bool | Literal["model", "step"], BeforeValidator(as_compiled)] | None = Field(
-        None,
-        description="Use torch.compile. true or model: on the model; step: on the model with its loss in one "
-        "graph. Optimizer updates are not compiled.",
-    )
-    step_timeout: Seconds | None = Field(
-        600.0,
-        json_schema_extra={"default": "10m"},
-        description="A step that takes longer ends its trial as FAILED with the stack; null: never.",
-    )
 
 
 class SweepModel(Model):

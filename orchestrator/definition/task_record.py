@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.definition.resolved import Resolved
 from orchestrator.definition.states import Goal
-
-KEY = "declares"
-"""Of resolved.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +62,13 @@ def of_class(task: Any) -> Declares:
     )
 
 
-def of_sweep(resolved: Mapping[str, Any]) -> Declares:
+def of_sweep(resolved: Resolved) -> Declares:
     """Of a sweep's resolved.json. Raises KeyError for a task that no longer exists and left no record."""
-    kept = resolved.get(KEY)
+    kept = resolved.declares
     if kept is None:
         from orchestrator.definition import program
 
-        return of_class(program.declared(resolved["definition"], resolved["report_metric"]))
+        return of_class(program.declared(resolved.definition, resolved.report_metric))
     return Declares(
         metrics={
             name: Declared(goal=Goal(m["goal"]), bounds=_ends(m["bounds"]) if "bounds" in m else None)

@@ -14,8 +14,9 @@ from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
 from orchestrator.definition.parameter_models import ParameterModel, as_share
 from orchestrator.definition.parts import TRAINING, in_section, split
-from orchestrator.definition.schema import SweepModel, TrainingModel
+from orchestrator.definition.schema import SweepModel
 from orchestrator.definition.space import SpaceError, corners, satisfied
+from orchestrator.definition.training_model import TrainingModel
 from orchestrator.definition.yaml12 import Path
 from trainables.recipe import AUTO
 

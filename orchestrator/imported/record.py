@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.foreign import IMPORTED
+from orchestrator.definition.resolved import Imported, Resolved
 from orchestrator.definition.space import Parameter, is_number
 from orchestrator.definition.states import Stage, State, SweepState
 from orchestrator.imported.design import Design, Placed
@@ -24,7 +25,7 @@ from orchestrator.imported.roles import Question, Roles, bare
 from orchestrator.imported.rows import goal_of
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.foreign_runs import ForeignRuns
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.job import Job, Result
 from orchestrator.trial.record import TrialRecord
@@ -52,28 +53,26 @@ def write(
         return folder, True
     metric, _ = goal_of(role)
     counts = Counter(one.row.arm for one in design.placed)
-    mark = {
-        "source": table.source,
-        "kind": table.kind,
-        "pairing": design.pairing,
-        "metrics": {bare(column): goal.value for column, goal in role.metrics.items()},
-        "budget": bare(role.budget),
-        "notes": list(notes),
-        "not_compared": design.not_compared,
-        "columns": {k: v for k, v in asdict(role).items() if k not in ("metrics", "guessed")},
-        "imported_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    resolved = {
-        "schema": "geosweep/resolved/1",
-        "sweep_id": folder.sweep_id,
-        "definition": {key: value for key, value in definition.items() if key != "content"},
-        "tracking": None,
-        "report_metric": bare(role.report),
-        "plan": {"arms": {arm: {"trials": n} for arm, n in counts.items()}},
-        "provenance": dict(facts),
-        "imported": mark,
-    }
-    folder.create(_text(name, mark), resolved)
+    mark = Imported(
+        source=table.source,
+        kind=table.kind,
+        pairing=design.pairing,
+        metrics={bare(column): goal.value for column, goal in role.metrics.items()},
+        budget=bare(role.budget),
+        notes=notes,
+        not_compared=design.not_compared,
+        columns={k: v for k, v in asdict(role).items() if k not in ("metrics", "guessed")},
+        imported_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+    what = Resolved(
+        sweep_id=folder.sweep_id,
+        definition={key: value for key, value in definition.items() if key != "content"},
+        report_metric=bare(role.report),
+        plan={"arms": {arm: {"trials": n} for arm, n in counts.items()}},
+        provenance=facts,
+        imported=mark,
+    )
+    folder.create(_text(name, mark), what)
     for one in design.placed:
         _trial(folder, one, role, metric, design, question)
     folder.add_seconds(sum(one.row.seconds or 0.0 for one in design.placed))
@@ -81,13 +80,13 @@ def write(
     return folder, False
 
 
-def _text(name: str, mark: Mapping[str, Any]) -> str:
+def _text(name: str, mark: Imported) -> str:
     """The record in place of a sweep file."""
     return (
         "# Results that others trained, imported by `geosweep import`: a record of what was read, no sweep to run.\n"
-        f"imported: {json.dumps(mark, indent=1, sort_keys=True)}\n"
+        f"imported: {json.dumps(asdict(mark), indent=1, sort_keys=True)}\n"
         f"name: {json.dumps(name)}\n"
-        f"description: {json.dumps('Imported from ' + str(mark['source']))}\n"
+        f"description: {json.dumps('Imported from ' + mark.source)}\n"
     )
 
 
@@ -172,7 +171,7 @@ def _trial(folder: SweepFolder, placed: Placed, role: Roles, metric: str, design
     MetricLog(at / "metrics.jsonl").replace(_points(placed, metrics))
 
 
-def _points(placed: Placed, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+def _points(placed: Placed, metrics: Mapping[str, float]) -> list[LoggedPoint]:
     """The curves, step by step; for a run without curves its final values, at what it spent."""
     steps: dict[float, dict[str, float]] = {}
     for name, curve in placed.row.curves.items():
@@ -181,4 +180,4 @@ def _points(placed: Placed, metrics: Mapping[str, float]) -> list[dict[str, Any]
                 steps.setdefault(step, {})[bare(name)] = value
     if not steps:
         steps[placed.row.budget or 1.0] = dict(metrics)
-    return [{"step": step, "time": 0, "metrics": found} for step, found in sorted(steps.items())]
+    return [LoggedPoint(step, found) for step, found in sorted(steps.items())]

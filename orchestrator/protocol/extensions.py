@@ -13,15 +13,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from orchestrator.definition import plan as planning
 from orchestrator.definition.extension import Extension, extended
 from orchestrator.definition.model import Spec, comparisons, definition
+from orchestrator.definition.resolved import NEVER
 from orchestrator.definition.states import SweepState
 from orchestrator.protocol.amendments import amend, amendments, lines, now
 from orchestrator.statistics import spending
+from orchestrator.statistics.verdict import Looks, Settled
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.storage.object_store import StoreError
 from orchestrator.storage.outcome import SweepOutcome
@@ -63,9 +65,7 @@ def check(spec: Spec, more: Extension) -> None:
     extended(spec, more)
 
 
-def record(
-    spec: Spec, folder: SweepFolder, more: Extension, settled: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
+def record(spec: Spec, folder: SweepFolder, more: Extension, settled: Sequence[Settled] = ()) -> dict[str, Any]:
     """Enlarge the sweep, currently `spec`; returns the record that is kept. The caller holds the folder.
 
     `settled`: the comparisons that this look has settled, as `compare` gave them. Raises ValueError if the sweep
@@ -76,11 +76,11 @@ def record(
     one["alpha"], before = spec.analysis.alpha, looks(folder)
     if verbs:
         one |= _paid(spec, folder, before)
-        one |= {"settled": list(settled)} if settled else {}
+        one |= {"settled": [pair.document() for pair in settled]} if settled else {}
     kept = {
         "extension": {name: n for name, n in asdict(more).items() if n},
         "look": one,
-        "alpha_spent": before["alpha_spent"] + one.get("spent", 0.0),
+        "alpha_spent": before.alpha_spent + one.get("spent", 0.0),
         **_sizes(larger),
     }
     amend(folder, kept)
@@ -90,10 +90,10 @@ def record(
     return kept
 
 
-def looks(folder: SweepFolder) -> dict[str, Any]:
-    """`looks`: how often results were looked at with the last look to come; `alpha_spent` by those before it."""
+def looks(folder: SweepFolder) -> Looks:
+    """How often results were looked at, with the look to come."""
     counted = [line for line in _recorded(folder) if line["look"]["seen"]]
-    return {"looks": len(counted) + 1, "alpha_spent": counted[-1]["alpha_spent"] if counted else 0.0}
+    return Looks(looks=len(counted) + 1, alpha_spent=counted[-1]["alpha_spent"] if counted else 0.0)
 
 
 def level(folder: SweepFolder, alpha: float, planned: int = 1) -> float:
@@ -104,7 +104,7 @@ def level(folder: SweepFolder, alpha: float, planned: int = 1) -> float:
 def said(folder: SweepFolder, alpha: float, planned: int = 1) -> str:
     """The same as text; empty if there is only one look."""
     taken = looks(folder)
-    number, before = taken["looks"], taken["alpha_spent"]
+    number, before = taken.looks, taken.alpha_spent
     if max(number, planned) == 1:
         return ""
     of = f" of {planned} planned" if planned > 1 else ""
@@ -116,10 +116,10 @@ def said(folder: SweepFolder, alpha: float, planned: int = 1) -> str:
     return f"{found} (analysis.looks, declared before the first, leaves more to later ones)" if more else found
 
 
-def settled(folder: SweepFolder) -> list[dict[str, Any]]:
+def settled(folder: SweepFolder) -> list[Settled]:
     """The comparisons that earlier looks have settled, each with the number of its `look`, the latest last."""
     counted = [line["look"] for line in _recorded(folder) if line["look"]["seen"]]
-    return [{**pair, "look": i} for i, one in enumerate(counted, start=1) for pair in one.get("settled", ())]
+    return [Settled(**pair, look=i) for i, one in enumerate(counted, start=1) for pair in one.get("settled", ())]
 
 
 def stamps(folder: SweepFolder) -> Iterator[str]:
@@ -152,18 +152,18 @@ def in_content(content: Mapping[str, Any], folder: SweepFolder) -> dict[str, Any
     return found
 
 
-def _level(taken: Mapping[str, Any], alpha: float, planned: int) -> float:
-    part = spending.share(max(0.0, alpha - taken["alpha_spent"]), taken["looks"], planned)
-    return spending.level(part, taken["looks"])
+def _level(taken: Looks, alpha: float, planned: int) -> float:
+    part = spending.share(max(0.0, alpha - taken.alpha_spent), taken.looks, planned)
+    return spending.level(part, taken.looks)
 
 
-def _paid(spec: Spec, folder: SweepFolder, taken: Mapping[str, Any]) -> dict[str, float]:
+def _paid(spec: Spec, folder: SweepFolder, taken: Looks) -> dict[str, float]:
     """`level` of the look that ends here, and what it has `spent`.
 
     All of its share, unless it was the first, at a sweep that was complete, with tests that move in steps.
     """
-    alpha, planned, number = spec.analysis.alpha, spec.analysis.looks, taken["looks"]
-    part = spending.share(max(0.0, alpha - taken["alpha_spent"]), number, planned)
+    alpha, planned, number = spec.analysis.alpha, spec.analysis.looks, taken.looks
+    part = spending.share(max(0.0, alpha - taken.alpha_spent), number, planned)
     found, several = spending.level(part, number), spec.seeds.studies > 1
     stage, arms = len(_recorded(folder)), len(spec.arms)
     sizes = {line["confirm_trials"] for line in lines(folder.path / LOOKS) if line["extensions"] == stage}
@@ -185,14 +185,15 @@ def _sizes(spec: Spec) -> dict[str, Any]:
 
 def _resolve(spec: Spec, folder: SweepFolder) -> None:
     """Update resolved.json to the sweep as it is now."""
-    resolved: dict[str, Any] = read_json(folder.path / "resolved.json") or {}
-    first = resolved["definition"]["budget"]["trials_per_arm"]
-    resolved |= {
-        "definition": definition(spec),
-        "plan": {**planning.plan(spec), "sweep_id": folder.sweep_id},
-        "first_trials_per_arm": resolved.get("first_trials_per_arm", first),
-    }
-    write_atomic(folder.path / "resolved.json", json.dumps(resolved, indent=1, sort_keys=True))
+    before = folder.resolved()
+    again = before.first_trials_per_arm != NEVER
+    now_is = replace(
+        before,
+        definition=definition(spec),
+        plan={**planning.plan(spec), "sweep_id": folder.sweep_id},
+        first_trials_per_arm=before.first_trials_per_arm if again else before.definition["budget"]["trials_per_arm"],
+    )
+    folder.resolve(now_is)
 
 
 def _confirmed(folder: SweepFolder) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.definition.outcome import OutcomeConstraint, broken, parsed
 from orchestrator.definition.states import Stage
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.record import TrialRecord
 
 Key = tuple[str, int, int]
@@ -16,8 +16,7 @@ Key = tuple[str, int, int]
 
 def constraints(folder: SweepFolder) -> list[OutcomeConstraint]:
     """The outcome constraints of a sweep."""
-    asked: dict[str, Any] = (read_json(folder.path / "resolved.json") or {}).get("definition", {})
-    return [parsed(text) for text in asked.get("outcome_constraints", ())]
+    return [parsed(text) for text in folder.resolved().definition.get("outcome_constraints", ())]
 
 
 def breaches(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[Key, list[OutcomeConstraint]]:

@@ -174,8 +174,8 @@ def in_force(folder: SweepFolder) -> dict[str, Any]:
 def stamps(folder: SweepFolder) -> list[str]:
     """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed. Every table shows these."""
     sealed = read_json(folder.path / "seal.json")
-    if imported := (read_json(folder.path / "resolved.json") or {}).get("imported"):
-        return [f"imported from {imported['source']}: {PAIRINGS[imported['pairing']]}, and nothing was sealed"]
+    if imported := folder.resolved().imported:
+        return [f"imported from {imported.source}: {PAIRINGS[imported.pairing]}, and nothing was sealed"]
     if sealed is None:
         return ["not sealed: nothing proves that the analysis was chosen before the results"]
     found = ["sealed after its first trials"] if sealed["late"] else []
@@ -232,8 +232,8 @@ def verify(folder: SweepFolder, code: Mapping[str, Any] | None = None) -> dict[s
 
     `code` as it is now (`code_of`): files that differ from those sealed are `changed_files`.
     """
-    sealed, resolved = read_json(folder.path / "seal.json"), read_json(folder.path / "resolved.json") or {}
-    problems = [] if sealed is None else [*_seal_problems(folder, sealed, resolved), *_trial_problems(folder, sealed)]
+    sealed = read_json(folder.path / "seal.json")
+    problems = [] if sealed is None else [*_seal_problems(folder, sealed), *_trial_problems(folder, sealed)]
     return {
         "schema": "geosweep/verify/1",
         "sweep_id": folder.sweep_id,
@@ -286,16 +286,16 @@ def _seeds(trials: Path) -> Iterator[int]:
             yield TrialId.parse(path.parent.name).seed
 
 
-def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any], resolved: Mapping[str, Any]) -> Iterator[str]:
+def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[str]:
     if digest(sealed["content"]) != sealed["hash"]:
         yield "seal.json was edited: its content no longer matches its hash"
-    known, content = resolved.get("definition", {}), extensions.in_content(sealed["content"], folder)
-    for part, value in known.items():
+    resolved, content = folder.resolved(), extensions.in_content(sealed["content"], folder)
+    for part, value in resolved.definition.items():
         if content.get(part) != value:
             yield f"resolved.json was edited: {part} is not what was sealed"
-    if resolved.get("report_metric", sealed["content"]["report_metric"]) != sealed["content"]["report_metric"]:
+    if resolved.report_metric not in ("", sealed["content"]["report_metric"]):
         yield "resolved.json was edited: report_metric is not what was sealed"
-    first = {part: sealed["content"].get(part) for part in known}
+    first = {part: sealed["content"].get(part) for part in resolved.definition}
     if f"{first.get('name')}-{digest(first)[:8]}" != folder.sweep_id:
         yield f"the definition no longer hashes to {folder.sweep_id}"
 

@@ -30,7 +30,7 @@ def rung_values(folder: SweepFolder, job: Job) -> dict[int, float]:
     one.
     """
     points = MetricLog(folder.trial(job.trial_id) / "metrics.jsonl").points()
-    passed = {r: at["metrics"] for r in job.rungs if (at := evaluation(points, job, r)) is not None}
+    passed = {r: at.metrics for r in job.rungs if (at := evaluation(points, job, r)) is not None}
     return {r: metrics[job.metric] for r, metrics in passed.items() if job.metric in metrics}
 
 
@@ -52,8 +52,8 @@ def logical_result(folder: SweepFolder, job: Job, stop: Stop, result: Result) ->
         result,
         state=State.PRUNED,
         value=None,
-        metrics=dict(at["metrics"]),
-        grad_evals=float(result.grad_evals if finished else at["step"] - job.inherited),
+        metrics=dict(at.metrics),
+        grad_evals=float(result.grad_evals if finished else at.step - job.inherited),
         stopped=Stopped(
             rung=stop.rung,
             value=stop.value,

@@ -20,7 +20,7 @@ from orchestrator.search.foreign import maker
 from orchestrator.search.optuna import OptunaStudy, stable_seed
 from orchestrator.search.optuna_storage import delete_studies, storage
 from orchestrator.storage.errors import NotFound
-from orchestrator.storage.folder import SweepFolder, find, read_json
+from orchestrator.storage.folder import SweepFolder, find
 
 __all__ = ["check_sampler", "forget", "learn", "open_arms", "reopen", "space_of", "teachers"]
 
@@ -161,8 +161,8 @@ def learn(spec: Spec, folder: SweepFolder, arms: Mapping[str, ArmStudy]) -> list
 
 def _asked(source: SweepFolder) -> tuple[dict[str, Any], bool]:
     """The definition of a sweep, and whether it was imported."""
-    resolved = read_json(source.path / "resolved.json") or {}
-    return resolved["definition"], bool(resolved.get("imported"))
+    resolved = source.resolved()
+    return resolved.definition, resolved.imported is not None
 
 
 def _lesson(told: Mapping[tuple[str, int], list[Any]], arm: ArmStudy, studies: int) -> list[Any]:

@@ -21,8 +21,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,52 +44,11 @@ from orchestrator.statistics.significance import (
     standard_deviation,
     wilcoxon,
 )
+from orchestrator.statistics.verdict import Noise, Pair, Verdict
 
 ALPHA = 0.05
 Units = NDArray[np.float64] | Sequence[Array]
 """One value for each unit, or [studies][confirm seeds]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """A against B; `difference` is A - B in the metric's own units."""
-
-    a: str
-    b: str
-    unit: Unit
-    """What is counted: studies (the verdict is about methods) or seeds (about two configurations)."""
-    n: int
-    """Units."""
-    difference: float
-    interval: tuple[float, float]
-    confidence: float
-    """Of all intervals: 1 - alpha."""
-    p: float
-    """For the null that the difference lies within the margin (is zero, without one); 1 if the mean lies within."""
-    p_holm: float
-    p_equivalent: float | None
-    """For the null that the difference lies outside the margin, after Holm; None without a margin."""
-    wilcoxon_p: float
-    outperforms: float
-    outperforms_interval: tuple[float, float]
-    verdict: str
-    """A is better, worse, equivalent or inconclusive."""
-    alone: Literal["p", "interval", "equivalence"] | None
-    """inconclusive although one of two conditions holds: p, the interval, or the interval within the margin."""
-    detectable: float | None
-    """The difference that this many units detect with 80% power, given the observed spread."""
-    components: dict[str, float] | None
-    """for studies with two confirm seeds: `within`, `between` (variances), `confirm`, `share_of_search`."""
-    settles: dict[str, Any] | None
-    """inconclusive studies: further `studies`, total `confirm` seeds per study, the `cheapest` way, its `trials`."""
-    seeds_needed: int | None
-    """inconclusive seeds: the total number that would settle the observed difference; None if no number would."""
-    more_seeds: int | None
-    """The same, in addition to the existing seeds."""
-    searched: dict[str, int] | None
-    """Arm -> configurations per study, where known."""
-    study_trials: int | None
-    """Trials needed for one more study of an arm, where known."""
 
 
 def compare(
@@ -106,8 +65,8 @@ def compare(
     parity: Parity = IN_GRAD_EVALS,
     choice: Choice = NOTHING,
     bounds: tuple[float, float] = UNBOUNDED,
-) -> dict[str, Any]:
-    """The `compare` document of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
+) -> Verdict:
+    """The comparison of a trials table (arm, study, stage, seed, state, ...). Raises Refused.
 
     In a raced confirm stage (`race` as in race.json; an arm was stopped after so many `seeds` or `studies`) each pair
     is compared on the units that both have, and p is corrected for the looks, including the final one, before Holm's
@@ -132,12 +91,13 @@ def compare(
     pairs = compare_differences(raw, **question)
     copies = {arm: found.values[arm] for arm in twin or () if arm in found.values}
     asked = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha, "level": level}
-    made = document(trials, found, pairs, asked) | {
-        "race": dict(race) if race else None,
-        "twin": as_json(compare_values(copies, **question)[0]) if len(copies) == 2 else None,
-    }
+    made = replace(
+        verdict(trials, found, pairs, asked),
+        race=race or None,
+        twin=compare_values(copies, **question)[0] if len(copies) == 2 else None,
+    )
     few = too_few(made) if found.unit == "study" else ""
-    return {**made, "notes": [*found.notes, few] if few else list(found.notes)}
+    return replace(made, notes=[*found.notes, few]) if few else made
 
 
 def _same_task(found: Paired, a: str, b: str) -> bool:
@@ -150,29 +110,27 @@ def check_baseline(baseline: str | None, arms: Sequence[str]) -> None:
         raise Refused(f"baseline {baseline!r} has no confirm trials; available: {', '.join(arms) or 'no arm'}")
 
 
-def document(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The `compare` document. `asked`: metric, goal, baseline, margin and alpha; `level` if it is not alpha."""
+def verdict(trials: pd.DataFrame, found: Paired, pairs: Sequence[Pair], asked: Mapping[str, Any]) -> Verdict:
+    """The whole comparison. `asked`: metric, goal, baseline, margin and alpha; `level` if it is not alpha."""
     question = dict(asked)
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     most = max(len(units) for units in found.values.values())
-    own_task = {"own_task": list(found.own_task)} if found.own_task else {}
     level = question.pop("level", None)
-    left = {} if level in (None, question["alpha"]) else {"level": level}
-    return {
-        "schema": "geosweep/compare/1",
-        "sweep_id": str(confirm["sweep_id"].iloc[0]),
+    left = None if level == question["alpha"] else level
+    return Verdict(
+        sweep_id=str(confirm["sweep_id"].iloc[0]),
         **question,
-        "unit": found.unit,
-        "units": most,
-        "studies": most if found.unit == "study" else 1,
-        "seeds": sorted(int(s) for s in set(confirm["seed"])),
-        "seeds_of": {arm: sum(map(len, units)) for arm, units in found.values.items()},
-        "diverged": [{"arm": arm, "study": study} for arm, study in found.diverged],
-        "notes": list(found.notes),
-        "race": None,
-        "pairs": [as_json(p) | own_task | left for p in pairs],
-        "twin": None,
-    }
+        unit=found.unit,
+        units=most,
+        studies=most if found.unit == "study" else 1,
+        seeds=sorted(int(s) for s in set(confirm["seed"])),
+        seeds_of={arm: sum(map(len, units)) for arm, units in found.values.items()},
+        diverged=found.diverged,
+        notes=list(found.notes),
+        race=None,
+        pairs=[replace(p, own_task=list(found.own_task), level=left) for p in pairs],
+        twin=None,
+    )
 
 
 def compare_values(
@@ -291,8 +249,7 @@ class _Rule(Terms):
         if verdict == "inconclusive" and self.unit == "seed":
             needed = power.seeds_to_settle(d, comparisons=k, alpha=level, margin=self.margin) if level else None
         elif verdict == "inconclusive" and level:
-            found = studies.cheapest(raw, search, comparisons=k, alpha=level, margin=self.margin)
-            settles = asdict(found)
+            settles = studies.cheapest(raw, search, comparisons=k, alpha=level, margin=self.margin)
         reach = power.detectable(len(d), k, level) if level else None
         wins, wins_interval = outperforming(d if self.goal == Goal.MAXIMIZE else -d, 1 - self.alpha)
         confirm = len(d) if self.unit == "seed" else math.ceil(studies.harmonic_confirm(raw))
@@ -322,16 +279,11 @@ class _Rule(Terms):
         )
 
 
-def _components(raw: Sequence[Array]) -> dict[str, float] | None:
+def _components(raw: Sequence[Array]) -> Noise | None:
     found, confirm = studies.components(raw), studies.harmonic_confirm(raw)
     if found is None:
         return None
-    return {**asdict(found), "confirm": confirm, "share_of_search": found.share_of_search(confirm)}
-
-
-def as_json(pair: Pair) -> dict[str, Any]:
-    """The pair as plain JSON."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(pair).items()}
+    return Noise(**asdict(found), confirm=confirm, share_of_search=found.share_of_search(confirm))
 
 
 def tests(race: Mapping[str, Any] | None) -> int:

@@ -12,9 +12,8 @@ both share cancels. The interval of a share is never below its nominal coverage.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,11 +117,3 @@ def interval_text(mean: float, low: float | None, high: float | None, sign: bool
     span = abs(high - low)
     digits = 4 if span == 0 else min(5, max(0, 2 - int(f"{span:e}".split("e")[1])))
     return f"{mean:{lead}.{digits}f} [{low:{lead}.{digits}f}, {high:{lead}.{digits}f}]"
-
-
-def difference_text(pair: Mapping[str, Any]) -> str:
-    """A paired difference with its sign and interval, and the confidence where it is not 95%."""
-    low, high = pair["interval"]
-    text = interval_text(pair["difference"], low, high, sign=True)
-    confidence = pair.get("confidence", 0.95)
-    return text if abs(confidence - 0.95) < 1e-9 else f"{text} ({100 * confidence:g}%)"

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,21 +30,14 @@ from scipy.special import stdtr, stdtrit
 
 from orchestrator.definition.states import Goal
 from orchestrator.statistics import power
-from orchestrator.statistics.comparison import ALPHA, Pair, Terms, Units, check_baseline, chosen_pairs, document
+from orchestrator.statistics.comparison import ALPHA, Terms, Units, check_baseline, chosen_pairs, verdict
 from orchestrator.statistics.intervals import UNBOUNDED, Array, all_equal, share_interval, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, Parity, Refused, Search, Unit, unpaired
 from orchestrator.statistics.significance import holm
-from orchestrator.statistics.studies import study_means
+from orchestrator.statistics.studies import Settling, study_means
+from orchestrator.statistics.verdict import Pair, Verdict
 
 EXACT_UP_TO, DRAWS, ROUNDING = 20_000, 99_999, 1e-9
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnpairedPair(Pair):
-    """A against B, not paired; `n` is the smaller number of units."""
-
-    counts: tuple[int, int]
-    """Units of A and of B."""
 
 
 def least_p(n: int, m: int) -> float:
@@ -90,8 +83,8 @@ def compare(
     alpha: float = ALPHA,
     parity: Parity = IN_GRAD_EVALS,
     bounds: tuple[float, float] = UNBOUNDED,
-) -> dict[str, Any]:
-    """The `compare` document of a trials table whose units are not paired. Raises Refused. As `comparison.compare`."""
+) -> Verdict:
+    """The comparison of a trials table whose units are not paired. Raises Refused. As `comparison.compare`."""
     found = unpaired(trials, metric, parity)
     check_baseline(baseline, sorted(found.values))
     pairs = compare_unpaired(
@@ -107,7 +100,7 @@ def compare(
     few = too_few(found.values, len(pairs), alpha)
     found = replace(found, notes=(*found.notes, *filter(None, [few])))
     question = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha}
-    return {**document(trials, found, pairs, question), "paired": False}
+    return replace(verdict(trials, found, pairs, question), paired=False)
 
 
 def compare_unpaired(
@@ -120,7 +113,7 @@ def compare_unpaired(
     alpha: float = 0.05,
     searches: Mapping[str, Search] | None = None,
     span: tuple[float, float] = UNBOUNDED,
-) -> list[UnpairedPair]:
+) -> list[Pair]:
     """All pairs of arms, or every arm against the baseline. Raises Refused for an arm of fewer than two units.
 
     `margin` as in `comparison.compare`; `span`: the range of differences, to which intervals are clipped.
@@ -205,7 +198,7 @@ class _Rule(Terms):
         beyond = low > self.margin or high < -self.margin
         return None if beyond == (p_holm < self.alpha) else "interval" if beyond else "p"
 
-    def pair(self, a: str, b: str, test: _Test, p_holm: float, equal: float | None) -> UnpairedPair:
+    def pair(self, a: str, b: str, test: _Test, p_holm: float, equal: float | None) -> Pair:
         """One comparison with all its statistics."""
         from scipy import stats
 
@@ -214,9 +207,9 @@ class _Rule(Terms):
         needed = self._needed(test) if verdict == "inconclusive" else None
         more = None if needed is None else needed - max(n, m)
         study = self.unit == "study"
-        settles = {"studies": more, "confirm": None, "trials": None, "cheapest": "studies" if more else None}
+        settles = Settling(studies=more, confirm=None, trials=None, cheapest="studies" if more else None)
         searches = [self.searches[arm] for arm in (a, b) if arm in self.searches]
-        return UnpairedPair(
+        return Pair(
             a=a,
             b=b,
             unit=self.unit,

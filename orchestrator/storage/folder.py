@@ -27,7 +27,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from orchestrator.definition import places
+from orchestrator.definition import places, resolved
+from orchestrator.definition.resolved import Resolved
 from orchestrator.storage import object_store, whole
 from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
@@ -130,13 +131,26 @@ class SweepFolder:
         """Where the trial's worker, on any machine, finds the trial: an absolute path or a URI."""
         return f"{self.place}/trials/{trial_id}" if self.far else str(self.trial(trial_id).resolve())
 
-    def create(self, text: str, resolved: dict[str, Any]) -> None:
+    def create(self, text: str, what: Resolved) -> None:
         """Create the folder and write the sweep file and its resolved form (kept if already there)."""
         (self.path / "trials").mkdir(parents=True, exist_ok=True)
-        if not (self.path / "resolved.json").exists():
+        if not (self.path / resolved.NAME).exists():
             write_atomic(self.path / "sweep.yaml", text)
-            write_atomic(self.path / "resolved.json", json.dumps(resolved, indent=1, sort_keys=True))
+            self.resolve(what)
         os.utime(self.path)
+
+    def resolved(self) -> Resolved:
+        """What the sweep is; empty where nothing was written. Raises Damaged."""
+        path = self.path / resolved.NAME
+        found = read_json(path) or {}
+        try:
+            return Resolved.of(found)
+        except TypeError as error:
+            raise Damaged(path, str(error)) from None
+
+    def resolve(self, what: Resolved) -> None:
+        """Write what the sweep is."""
+        write_atomic(self.path / resolved.NAME, json.dumps(what.document(), indent=1, sort_keys=True))
 
     def note_place(self, file: Path) -> None:
         """Record the location of the sweep file, for the modules and files that it names: absolute, and relative to the

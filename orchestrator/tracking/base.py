@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 from orchestrator.definition.states import SweepState
+from orchestrator.storage.metric_log import LoggedPoint
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
 
@@ -38,7 +39,7 @@ class Tracker(Protocol):
     def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
         """Queue a comparison with the trials that ended, and repair differences."""
 
-    def recall(self, trial_id: str) -> list[dict[str, Any]]:
+    def recall(self, trial_id: str) -> list[LoggedPoint]:
         """The tracker's points of a trial; empty if it has none or does not answer soon."""
 
     def finish(
@@ -78,7 +79,7 @@ class NoTracker:
     def check(self, trials: Callable[[], list[TrialRecord]]) -> None:
         """Nothing."""
 
-    def recall(self, trial_id: str) -> list[dict[str, Any]]:
+    def recall(self, trial_id: str) -> list[LoggedPoint]:
         """Nothing."""
         return []
 

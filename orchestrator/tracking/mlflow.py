@@ -22,7 +22,7 @@ from typing import Any
 
 from orchestrator.definition.passwords import whole, without_passwords
 from orchestrator.definition.states import State, SweepState
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.object_store import near
 from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
 from orchestrator.tracking.embedded import artifacts_of, make_store
@@ -124,10 +124,10 @@ class MlflowTracker:
         """Queue a comparison with the trials that ended, and repair differences; `repaired` lists them."""
         self._sender.put(lambda: self.repaired.extend(self._audit(trials())))
 
-    def recall(self, trial_id: str) -> list[dict[str, Any]]:
+    def recall(self, trial_id: str) -> list[LoggedPoint]:
         """The points of a trial as stored in MLflow; empty if it has none or does not answer soon."""
         self._sender.begin()
-        found: list[dict[str, Any]] = []
+        found: list[LoggedPoint] = []
         over = threading.Event()
         if self._sender.away:
             return found
@@ -195,7 +195,7 @@ class MlflowTracker:
         points = MetricLog(near(trial.job.folder) / "metrics.jsonl").points()
         if run.data.tags.get(POINTS) != str(len(points)):
             return f"had {run.data.tags.get(POINTS, 'no')} points; should have {len(points)}"
-        last = points[-1]["metrics"] if points and state is State.COMPLETE else {}
+        last = points[-1].metrics if points and state is State.COMPLETE else {}
         names = accepted(last)
         if any(run.data.metrics.get(names[k]) != v for k, v in last.items() if math.isfinite(v)):
             return "had different final values"
@@ -259,7 +259,7 @@ class MlflowTracker:
             if not token:
                 return
 
-    def _points(self, run: str) -> list[dict[str, Any]]:
+    def _points(self, run: str) -> list[LoggedPoint]:
         """What was logged to a run, point by point, metrics in the order of their first logging."""
         rows: dict[tuple[float, int], dict[str, float]] = {}
         data = self._client.get_run(run).data
@@ -270,7 +270,7 @@ class MlflowTracker:
                     rows.setdefault((float(m.step), m.timestamp), {})[ours.get(key, key)] = m.value
         for (step, _), metrics in rows.items():
             metrics.setdefault(SPENT, step)
-        return [{"step": step, "time": at, "metrics": metrics} for (step, at), metrics in sorted(rows.items())]
+        return [LoggedPoint(step, metrics, at) for (step, at), metrics in sorted(rows.items())]
 
     def _run(self, job: Job, more: Mapping[str, str]) -> tuple[str, bool]:
         """(the trial's run, whether it was created now, including `more` tags)."""
@@ -288,7 +288,7 @@ class MlflowTracker:
     def _ship_some(self, job: Job, durable: float) -> None:
         self._ship(job, MetricLog(near(job.folder) / "metrics.jsonl").points(), durable)
 
-    def _ship(self, job: Job, log: list[dict[str, Any]], durable: float, tags: Mapping[str, str] = NONE) -> str:
+    def _ship(self, job: Job, log: Sequence[LoggedPoint], durable: float, tags: Mapping[str, str] = NONE) -> str:
         """Send the unsent points of its log up to `durable`, with its parameters the first time.
 
         Every row and every batch costs time: values that only repeat the step are sent with the newest point alone, and
@@ -298,15 +298,15 @@ class MlflowTracker:
 
         known = job.trial_id in self._sent
         sent = self._sent.get(job.trial_id, -math.inf)
-        points = [p for p in log if sent < p["step"] <= durable]
-        names = accepted(key for p in points for key in p["metrics"])
+        points = [p for p in log if sent < p.step <= durable]
+        names = accepted(key for p in points for key in p.metrics)
         if renamed := {name: key for key, name in names.items() if name != key}:
             tags = {**tags, RENAMED: json.dumps(renamed)}
         run, made = self._run(job, tags)
         metrics = [
-            Metric(names[key], value, p["time"], int(p["step"]))
+            Metric(names[key], value, p.time, int(p.step))
             for p in points
-            for key, value in p["metrics"].items()
+            for key, value in p.metrics.items()
             if math.isfinite(value) and (key != SPENT or p is points[-1])
         ]
         given = {"arm": job.arm, "optimizer": job.optimizer, "seed": job.seed, "stage": job.stage}
@@ -319,7 +319,7 @@ class MlflowTracker:
                 tags=[RunTag(k, v) for k, v in tags.items()] if i == 0 and not made else [],
             )
         if points or not known:
-            self._sent[job.trial_id] = max([sent, *(p["step"] for p in points)])
+            self._sent[job.trial_id] = max([sent, *(p.step for p in points)])
         return run
 
     def _close(self, job: Job, result: Result | Report) -> None:
@@ -329,7 +329,7 @@ class MlflowTracker:
         durable = result.durable if isinstance(result, Report) else math.inf
         run = self._ship(job, log, durable, {**tags_of(result), **self._study_of(job), POINTS: str(len(log))})
         if result.state is State.DIVERGED:
-            step = int(log[-1]["step"])
+            step = int(log[-1].step)
             names = accepted(result.metrics)
             worst = [Metric(names[k], v, 0, step) for k, v in result.metrics.items() if math.isfinite(v)]
             self._client.log_batch(run, metrics=worst)

@@ -8,26 +8,25 @@ no steps has steps B / E, 2 B / E, ..: its n-th point is evaluation n.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from orchestrator.storage.metric_log import LoggedPoint
 from orchestrator.trial.job import Job
 
-Point = Mapping[str, Any]
 TOLERANCE = 1e-9
 
 
-def passed(points: Sequence[Point], job: Job) -> int:
+def passed(points: Sequence[LoggedPoint], job: Job) -> int:
     """Number of evaluations in the points."""
     if not job.program:
         return len(points)
-    furthest = max((p["step"] for p in points if job.metric in p["metrics"]), default=0.0)
+    furthest = max((p.step for p in points if job.metric in p.metrics), default=0.0)
     return min(math.floor(furthest * job.evaluations / job.budget + TOLERANCE), job.evaluations)
 
 
-def evaluation(points: Sequence[Point], job: Job, number: int) -> Point | None:
+def evaluation(points: Sequence[LoggedPoint], job: Job, number: int) -> LoggedPoint | None:
     """Evaluation `number`, from 1; None if the points do not reach it."""
     if not job.program:
         return points[number - 1] if number <= len(points) else None
     at = number * job.budget / job.evaluations * (1 - TOLERANCE)
-    return next((p for p in points if job.metric in p["metrics"] and p["step"] >= at), None)
+    return next((p for p in points if job.metric in p.metrics and p.step >= at), None)

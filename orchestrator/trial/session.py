@@ -18,7 +18,7 @@ import optim_core  # noqa: F401
 from orchestrator.definition import built, opened
 from orchestrator.definition.states import State
 from orchestrator.storage import disk
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, gpu_memory, source, termination
 from orchestrator.trial.ambient import Ambient
@@ -83,7 +83,7 @@ class TrialSession:
         self._told = self._since
         self.pack: Held | None = None
         """The pack that trains it together with others, if any."""
-        self._points: list[dict[str, Any]] = []
+        self._points: list[LoggedPoint] = []
         self._training: Training | None = None
         self._task: Task | None = None
         self._workers: Workers | None = None
@@ -212,7 +212,7 @@ class TrialSession:
             self._seconds = float(saved["seconds"]) if saved["trial"] == job.trial_id else 0.0  # otherwise inherited
             self._place.durable = float(saved["durable"])
             self._points = self._log.truncate(self._place.durable)
-        self._last = self._points[-1]["metrics"] if self._points else {}
+        self._last = dict(self._points[-1].metrics) if self._points else {}
         self._every = self.job.checkpoint_s
         self._due = time.perf_counter() + self._every
 
@@ -260,7 +260,7 @@ class TrialSession:
             return self._finish(State.COMPLETE)
         if not self.job.until or len(self._points) < self.job.until:
             return None
-        if self._place.durable < self._points[-1]["step"]:
+        if self._place.durable < self._points[-1].step:
             self._checkpoint()
             self._place.settle()
         return self._ended(State.PAUSED, self._own(self.training.optimizer.grad_evals), self._last)
@@ -285,8 +285,7 @@ class TrialSession:
         if self.job.metric not in point.metrics:
             raise MetricMissing(self.job, point.metrics)
         point.metrics.update(gpu_memory.peak(self.job.gpu))
-        self._log.append(point.grad_evals, point.metrics)
-        self._points.append({"step": point.grad_evals, "metrics": point.metrics})
+        self._points.append(self._log.append(point.grad_evals, point.metrics))
         self._last = point.metrics
         due = now - self._told >= self.job.slice_s or len(self._points) in self.job.rungs
         if not due or self.training.finished:
@@ -323,7 +322,7 @@ class TrialSession:
         self._watchdog.stop()
         self._place.settle()
         self._count()
-        durable = self._points[-1]["step"] if self._points else -1.0
+        durable = self._points[-1].step if self._points else -1.0
         training = self.pack.state() if self.pack is not None else self.training.state()
         saved = {"training": training, "seconds": self._seconds, "durable": durable}
         saved["trial"] = self.job.trial_id
@@ -359,7 +358,7 @@ class TrialSession:
             metrics.update({name: m.worst for name, m in self._task_metrics.items()})
             value = metrics[self.job.metric]
         elif state is State.COMPLETE:
-            values = [p["metrics"][self.job.metric] for p in self._points]
+            values = [p.metrics[self.job.metric] for p in self._points]
             value = self.job.goal.best(values) if self.job.select == "best" else values[-1]
             if not math.isfinite(value):
                 return self._finish(State.DIVERGED, spent=spent)

@@ -44,6 +44,6 @@ def check_it_recalls_points_or_nothing(make: Make, folder: SweepFolder) -> None:
     """Of a trial it never heard of, nothing; of another, what it logged."""
     tracker = make(folder)
     assert tracker.recall("nobody-0000-s0") == []
-    steps = [point["step"] for point in tracker.recall(results.ended_trials(folder)[0].trial_id)]
+    steps = [point.step for point in tracker.recall(results.ended_trials(folder)[0].trial_id)]
     assert steps == sorted(steps)
     tracker.finish(SweepState.DONE, {}, {})

@@ -153,7 +153,7 @@ class Storm:
 
     def _lose(self, kind: str, folders: list[Path]) -> None:
         print(f"{time.strftime('%H:%M:%S')} {len(self.seen)} of {TRIALS} trials ended: {kind}", flush=True)
-        logs = {f.name: [p["time"] for p in MetricLog(f / "metrics.jsonl").points()] for f in folders}
+        logs = {f.name: [p.time for p in MetricLog(f / "metrics.jsonl").points()] for f in folders}
         self.losses.append(Loss(kind, logs))
 
     def _tracked(self) -> bool:
@@ -208,7 +208,7 @@ def table(folder: SweepFolder, name: str) -> list[dict[str, Any]]:
 
 def show(storm: Storm, folder: SweepFolder, seconds: float) -> None:
     """The fault table: what was done, how often, what it cost, what the states show afterwards."""
-    final = {t: {p["time"] for p in MetricLog(folder.trial(t) / "metrics.jsonl").points()} for t in values(folder)}
+    final = {t: {p.time for p in MetricLog(folder.trial(t) / "metrics.jsonl").points()} for t in values(folder)}
     print(f"\nseed {SEED}: {len(storm.losses)} faults in {seconds:.0f} s, {storm.drivers} drivers, exits {storm.codes}")
     print(f"{'fault':<24}{'times':>6}{'trials hit':>12}{'points logged':>15}{'trained again':>15}")
     for kind in FAULTS:

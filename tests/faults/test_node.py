@@ -50,11 +50,11 @@ def test_a_lost_node_costs_its_trial_no_more_than_the_steps_since_its_checkpoint
     checkpoints = {path.name for path in victims[0].glob("checkpoint-*-*.pt")}
     lost_at = time.time()
     cluster.remove_node(other, allow_graceful=False)
-    before = {p["step"]: p["time"] for p in MetricLog(victims[0] / "metrics.jsonl").points()}
+    before = {p.step: p.time for p in MetricLog(victims[0] / "metrics.jsonl").points()}
     out = finish(driver, 200)
     assert driver.returncode == 0, out
     folder = find(tmp_path / "runs", "@last")
-    again = {p["step"]: p["time"] for p in MetricLog(victims[0] / "metrics.jsonl").points()}
+    again = {p.step: p.time for p in MetricLog(victims[0] / "metrics.jsonl").points()}
     kept = [step for step, when in again.items() if when < lost_at * 1000]
     print(f"{victims[0].name}: node lost after {len(before)} of 16 evaluations; {len(kept)} came from its checkpoint")
     assert checkpoints

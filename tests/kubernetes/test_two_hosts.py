@@ -216,7 +216,7 @@ class Kill:
 
     def lost_s(self, folder: folders.SweepFolder) -> list[float]:
         """Of each of them, how much training was lost: what lies between the kill and its last point that is kept."""
-        logs = [[p["time"] / 1000 for p in MetricLog(folder.trial(t) / "metrics.jsonl").points()] for t in self.trials]
+        logs = [[p.time / 1000 for p in MetricLog(folder.trial(t) / "metrics.jsonl").points()] for t in self.trials]
         assert logs
         assert all(times[0] < self.at < times[-1] for times in logs), "resumed behind its first step"
         return [self.at - max(at for at in times if at < self.at) for times in logs]

@@ -196,7 +196,7 @@ def values(folder: SweepFolder) -> dict[str, list[Any]]:
     """Trial -> every logged point without its times."""
     return {
         t.trial_id: [
-            (p["step"], {k: v for k, v in p["metrics"].items() if not k.startswith("time/")})
+            (p.step, {k: v for k, v in p.metrics.items() if not k.startswith("time/")})
             for p in MetricLog(folder.trial(t.trial_id) / "metrics.jsonl").points()
         ]
         for t in results.ended_trials(folder)

@@ -131,5 +131,5 @@ def test_a_damaged_log_line_counts_as_not_written(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], lines[2].replace('"loss": 0.28', '"loss": 0.29'), lines[3]]))
-    assert [p["step"] for p in log.points()] == [0.0, 1.0]
+    assert [p.step for p in log.points()] == [0.0, 1.0]
     assert log.damage() == 2

@@ -101,7 +101,7 @@ def test_killed_between_evaluations(file: Path) -> None:
     assert resumed > 0
     assert steps[second.pid][:5] == list(range(resumed, resumed + 5))
     assert last - resumed <= 3 * last / (newest + 1)  # what lies between two checkpoints, at any pace
-    assert [p["step"] for p in MetricLog(folder / "metrics.jsonl").points()] == [STEPS]
+    assert [p.step for p in MetricLog(folder / "metrics.jsonl").points()] == [STEPS]
 
 
 def test_a_checkpoint_takes_at_most_a_tenth_of_the_time(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

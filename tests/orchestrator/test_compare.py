@@ -80,27 +80,25 @@ def test_intervals_are_scipys_at_every_n(n: int, confidence: float) -> None:
 
 def test_document() -> None:
     document = compare(table(a=A, b=B, c=C), metric="m", goal=Goal.MAXIMIZE)
-    json.dumps(document)
-    pairs = {(p["a"], p["b"]): p for p in document["pairs"]}
+    json.dumps(document.document())
+    pairs = {(p.a, p.b): p for p in document.pairs}
     assert set(pairs) == {("a", "b"), ("a", "c"), ("b", "c")}
-    assert pairs["a", "c"]["verdict"] == "better"
-    assert pairs["a", "c"]["difference"] == pytest.approx(np.mean(A) - np.mean(C))
-    assert pairs["a", "c"]["outperforms"] == 1.0
+    assert pairs["a", "c"].verdict == "better"
+    assert pairs["a", "c"].difference == pytest.approx(np.mean(A) - np.mean(C))
+    assert pairs["a", "c"].outperforms == 1.0
     smallest = 2 / 2**7
-    assert pairs["a", "c"]["p"] == smallest
-    assert pairs["a", "c"]["p_holm"] == pytest.approx(3 * smallest)
-    assert pairs["a", "b"]["verdict"] == "inconclusive"
-    assert pairs["a", "b"]["seeds_needed"] > 7
-    worse = compare(table(a=A, c=C), metric="m", goal=Goal.MINIMIZE, baseline="c")["pairs"][0]
-    assert (worse["a"], worse["b"], worse["verdict"]) == ("a", "c", "worse")
+    assert pairs["a", "c"].p == smallest
+    assert pairs["a", "c"].p_holm == pytest.approx(3 * smallest)
+    assert pairs["a", "b"].verdict == "inconclusive"
+    assert pairs["a", "b"].seeds_needed > 7
+    worse = compare(table(a=A, c=C), metric="m", goal=Goal.MINIMIZE, baseline="c").pairs[0]
+    assert (worse.a, worse.b, worse.verdict) == ("a", "c", "worse")
 
 
 def test_equivalence_needs_a_margin() -> None:
     near = [x + (-1) ** i * 1e-4 for i, x in enumerate(A)]
-    assert (
-        compare(table(a=A, b=near), metric="m", goal=Goal.MAXIMIZE, margin=0.01)["pairs"][0]["verdict"] == "equivalent"
-    )
-    assert compare(table(a=A, b=near), metric="m", goal=Goal.MAXIMIZE)["pairs"][0]["verdict"] == "inconclusive"
+    assert compare(table(a=A, b=near), metric="m", goal=Goal.MAXIMIZE, margin=0.01).pairs[0].verdict == "equivalent"
+    assert compare(table(a=A, b=near), metric="m", goal=Goal.MAXIMIZE).pairs[0].verdict == "inconclusive"
 
 
 def spoil(t: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
@@ -130,7 +128,7 @@ def test_budgets_within_two_percent_are_alike(spent: float, allowed: bool) -> No
     """(max - min) / mean, over all confirm trials."""
     spoiled = spoil(table(a=A, b=B), "grad_evals", spent)
     if allowed:
-        assert compare(spoiled, metric="m", goal=Goal.MAXIMIZE)["pairs"]
+        assert compare(spoiled, metric="m", goal=Goal.MAXIMIZE).pairs
         return
     with pytest.raises(Refused, match="budgets differ by more than 2%"):
         compare(spoiled, metric="m", goal=Goal.MAXIMIZE)
@@ -192,10 +190,10 @@ def test_probability_of_outperforming() -> None:
 def test_the_arm_ahead_comes_first_and_turning_back_changes_nothing() -> None:
     document = compare(table(a=C, b=A), metric="m", goal=Goal.MAXIMIZE)
     pair = shown(document)[0]
-    assert (pair["a"], pair["verdict"]) == ("b", "better")
-    other = compare(table(a=A, b=C), metric="m", goal=Goal.MAXIMIZE)["pairs"][0]
+    assert (pair.a, pair.verdict) == ("b", "better")
+    other = compare(table(a=A, b=C), metric="m", goal=Goal.MAXIMIZE).pairs[0]
     for key in ("difference", "interval", "outperforms", "outperforms_interval", "p"):
-        assert pair[key] == pytest.approx(other[key], abs=1e-12)
+        assert getattr(pair, key) == pytest.approx(getattr(other, key), abs=1e-12)
     assert sentence(pair, "m").startswith("The configuration found for b beats the one found for a: +0.1")
     assert headline(document).startswith("The configuration found for b beats the one found for a. One search each")
 

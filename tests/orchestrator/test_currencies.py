@@ -68,13 +68,13 @@ def test_equal_pace_gives_the_same_verdict_and_the_sentence_names_its_currency(
     original: SweepFolder, tmp_path: Path
 ) -> None:
     document = answer(swept(original, tmp_path, {"sgd": 2.0, "adamw": 2.0}))
-    (pair,) = document["pairs"]
-    assert pair["verdict"] in ("better", "worse")
-    other = pair["at_equal_seconds"]
-    assert other["verdict"] == pair["verdict"]
-    assert other["difference"] == pytest.approx(pair["difference"])
-    assert other["interval"] == pytest.approx(pair["interval"])
-    said = sentence(shown(document)[0], document["metric"])
+    (pair,) = document.pairs
+    assert pair.verdict in ("better", "worse")
+    other = pair.at_equal_seconds
+    assert other.verdict == pair.verdict
+    assert other.difference == pytest.approx(pair.difference)
+    assert other.interval == pytest.approx(pair.interval)
+    said = sentence(shown(document)[0], document.metric)
     assert "at 40 gradient evaluations each" in said
     assert "at equal seconds" not in said
 
@@ -84,15 +84,15 @@ def test_a_slow_winner_turns(original: SweepFolder, tmp_path: Path) -> None:
     """sgd takes a hundred times as long: by the seconds of a trial of adamw it has not begun to learn."""
     evidence = swept(original, tmp_path, {"sgd": 200.0, "adamw": 2.0})
     document = answer(evidence)
-    assert document["pairs"][0]["at_equal_seconds"] is None, "no trial of sgd was evaluated by then"
+    assert document.pairs[0].at_equal_seconds is None, "no trial of sgd was evaluated by then"
     halved = answer(swept(original, tmp_path / "half", {"sgd": 8.0, "adamw": 2.0}))
-    (pair,) = halved["pairs"]
-    seconds = pair["at_equal_seconds"]
-    assert seconds["seconds"] == pytest.approx(2.0)
-    assert abs(seconds["difference"]) < abs(pair["difference"])
-    turned = dict(shown(halved)[0])
-    turned["at_equal_seconds"] = {**turned["at_equal_seconds"], "verdict": "inconclusive"}
-    assert "; at equal seconds: inconclusive (" in sentence(turned, halved["metric"])
+    (pair,) = halved.pairs
+    seconds = pair.at_equal_seconds
+    assert seconds.seconds == pytest.approx(2.0)
+    assert abs(seconds.difference) < abs(pair.difference)
+    [turned] = shown(halved)
+    turned = replace(turned, at_equal_seconds=replace(turned.at_equal_seconds, verdict="inconclusive"))
+    assert "; at equal seconds: inconclusive (" in sentence(turned, halved.metric)
 
 
 def test_the_first_evaluation_bounds_what_can_be_said(original: SweepFolder, tmp_path: Path) -> None:

@@ -31,9 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "damage"), [(f, d) for f in FILES for d in DAMAGE if (f, d) != ("resolved.json", "other")]
-)
+@pytest.mark.parametrize(("file", "damage"), [(f, d) for f in FILES for d in DAMAGE])
 def test_verbs_name_the_damaged_file(
     file: str, damage: str, finished: Path, call: Callable[..., Called], tmp_path: Path
 ) -> None:

@@ -68,9 +68,9 @@ def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
     assert "diverged" not in results.best(folder)["arms"]["steady"]
     evidence = Evidence(folder)
     document = answer(evidence)
-    (pair,) = document["pairs"]
-    assert pair["verdict"] != ("better" if pair["a"] == "wild" else "worse")
-    assert any("diverged" in note and "-1" in note for note in document["notes"])
+    (pair,) = document.pairs
+    assert pair.verdict != ("better" if pair.a == "wild" else "worse")
+    assert any("diverged" in note and "-1" in note for note in document.notes)
     _no_number_is_made_up(definition, folder, evidence, pair)
 
 

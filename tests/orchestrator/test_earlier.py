@@ -32,6 +32,13 @@ def earlier(tmp_path: Path) -> SweepFolder:
     return find(tmp_path / "runs", EARLIER.name)
 
 
+def test_what_it_is_comes_back_byte_for_byte(earlier: SweepFolder) -> None:
+    path = earlier.path / "resolved.json"
+    before = path.read_bytes()
+    earlier.resolve(earlier.resolved())
+    assert path.read_bytes() == before
+
+
 def test_its_file_still_means_the_same_sweep(earlier: SweepFolder, call: Any) -> None:
     assert model.sweep_id(sweep_file.load(earlier.path / "sweep.yaml")) == earlier.sweep_id
     assert call("verify").code == 0
@@ -50,7 +57,7 @@ def test_it_is_continued_and_compared(earlier: SweepFolder, call: Any) -> None:
     assert len(after) == 2 * (3 + 6)
     assert {name: after[name] for name in before} == before
     assert (earlier.trial(HALF) / "metrics.jsonl").read_bytes().startswith(half), "it went on from its checkpoint"
-    assert [p["step"] for p in MetricLog(earlier.trial(HALF) / "metrics.jsonl").points()] == [5, 10, 15, 20]
+    assert [p.step for p in MetricLog(earlier.trial(HALF) / "metrics.jsonl").points()] == [5, 10, 15, 20]
 
     assert seal.verify(earlier)["intact"]
     assert seal.stamps(earlier) == []

@@ -23,6 +23,7 @@ from orchestrator.imported.roles import Question
 from orchestrator.search import optuna_runs
 from orchestrator.statistics import sentences
 from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.verdict import Verdict
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.foreign_runs import UnusableError, of_csv, of_parquet
 from orchestrator.storage.metric_log import MetricLog
@@ -47,7 +48,7 @@ def imported(path: Path, lines: list[str], **asked: Any) -> Made:
     return make(of_csv(path / "r.csv"), Question(**asked), path / "runs", "r", {})
 
 
-def document(folder: SweepFolder) -> dict[str, Any]:
+def document(folder: SweepFolder) -> Verdict:
     return answer(Evidence(folder))
 
 
@@ -63,15 +64,15 @@ def test_paired_by_declaration(tmp_path: Path) -> None:
     made = imported(tmp_path, rows(), budget="steps")
     found = document(made.folder)
     table = pd.read_csv(tmp_path / "r.csv").pivot(index="seed", columns="optimizer", values="accuracy")
-    for pair in found["pairs"]:
-        assert pair["difference"] == pytest.approx((table[pair["a"]] - table[pair["b"]]).mean())
-        assert (pair["imported"], pair["unit"], pair["n"]) == ("pairing declared", "seed", 9)
-        assert [pair["proof"][what]["level"] for what in ("pairing", "compute")] == ["declared", "declared"]
-    assert found["imported"] == "pairing declared"
-    assert any(p["verdict"] == "better" for p in found["pairs"])
+    for pair in found.pairs:
+        assert pair.difference == pytest.approx((table[pair.a] - table[pair.b]).mean())
+        assert (pair.imported, pair.unit, pair.n) == ("pairing declared", "seed", 9)
+        assert [one.level for one in pair.proof.parts().values()] == ["declared", "declared"]
+    assert found.imported == "pairing declared"
+    assert any(p.verdict == "better" for p in found.pairs)
     assert not [line for line in sentences.notes(found) if "Proved" in line]  # nothing of others' runs is
-    assert "steps" in found["budget"]
-    assert [s for s in found["exploratory"] if "pairing declared" in s]
+    assert "steps" in found.budget
+    assert [s for s in found.exploratory if "pairing declared" in s]
 
 
 @pytest.mark.parametrize("shift, budget, levels", [
@@ -80,33 +81,33 @@ def test_paired_by_declaration(tmp_path: Path) -> None:
 def test_nothing_of_others_is_proved(tmp_path: Path, shift: int, budget: str, levels: tuple[str, str]) -> None:
     lines = rows(shift=shift) if budget else rows(shift=shift, columns="optimizer,seed,accuracy,x")
     found = document(imported(tmp_path, lines, **({"budget": budget} if budget else {"parameters": []})).folder)
-    for pair in found["pairs"]:
-        assert (pair["proof"]["pairing"]["level"], pair["proof"]["compute"]["level"]) == levels
-    assert "roved" not in " ".join([*notes(found), *(sentence(p, "accuracy") for p in found["pairs"])])
+    for pair in found.pairs:
+        assert (pair.proof.pairing.level, pair.proof.compute.level) == levels
+    assert "roved" not in " ".join([*notes(found), *(sentence(p, "accuracy") for p in found.pairs)])
 
 
 def test_seeds_that_are_not_shared(tmp_path: Path) -> None:
     made = imported(tmp_path, rows(shift=100))
     assert made.design.pairing == "none"
     found = document(made.folder)
-    assert found["paired"] is False
-    assert {tuple(p["counts"]) for p in found["pairs"]} == {(9, 9)}
-    assert {p["imported"] for p in found["pairs"]} == {"not paired"}
-    assert {p["proof"]["pairing"]["level"] for p in found["pairs"]} == {"unknown"}
+    assert found.paired is False
+    assert {tuple(p.counts) for p in found.pairs} == {(9, 9)}
+    assert {p.imported for p in found.pairs} == {"not paired"}
+    assert {p.proof.pairing.level for p in found.pairs} == {"unknown"}
 
 
 def test_no_seed_column(tmp_path: Path) -> None:
     lines = [",".join(line.split(",")[i] for i in (0, 2)) for line in rows(seeds=5)]
     made = imported(tmp_path, lines)
     assert made.design.pairing == "none"
-    assert len(document(made.folder)["pairs"]) == 3
+    assert len(document(made.folder).pairs) == 3
 
 
 def test_seeds_that_only_some_arms_have(tmp_path: Path) -> None:
     made = imported(tmp_path, [*rows(), "fast,77,0.9,1000"])
     assert made.design.pairing == "declared"
     assert [n for n in made.notes if "fast 77" in n]
-    assert document(made.folder)["seeds"] == list(range(9))
+    assert document(made.folder).seeds == list(range(9))
 
 
 def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_some_seeds_choose_and_the_others_compare(tmp_path: Path) -> None:
     assert stages == {Stage.TUNE: {0, 1, 2, 3}, Stage.CONFIRM: set(range(4, 12))}
     best = results.best(made.folder)["arms"]
     assert {arm: row["parameters"] for arm, row in best.items()} == {a: {"lr": 0.01} for a in ("fast", "slow")}
-    assert document(made.folder)["pairs"][0]["searched"] == {"fast": 3, "slow": 3}
+    assert document(made.folder).pairs[0].searched == {"fast": 3, "slow": 3}
     other = imported(tmp_path, grid(12), tune_seeds=["11"])
     assert {one.seed for one in other.design.placed if one.stage is Stage.TUNE} == {11}
 
@@ -158,8 +159,8 @@ def test_studies_answer_for_methods(tmp_path: Path) -> None:
         lines += [f"{arm},{r},{r * 10 + s},{ARMS[arm] + draw.gauss(0, 0.01):.4f}" for r in range(8) for s in range(2)]
     made = imported(tmp_path, lines, study="study")
     found = document(made.folder)
-    assert (made.design.pairing, found["unit"], found["units"]) == ("declared", "study", 8)
-    assert found["pairs"][0]["components"]["confirm"] == 2
+    assert (made.design.pairing, found.unit, found.units) == ("declared", "study", 8)
+    assert found.pairs[0].components.confirm == 2
     assert results.status(made.folder)["studies"]["fast"] == {"confirmed": 8, "planned": 8}
     guessed = imported(tmp_path, lines)
     assert guessed.design.pairing == "none"  # nobody said that study 1 of one arm belongs to study 1 of another
@@ -174,7 +175,7 @@ def test_curves(tmp_path: Path) -> None:
     record = next(t for t in results.ended_trials(made.folder) if t.job.arm == "fast" and t.job.seed == 0)
     assert record.result.value == pytest.approx(0.8)
     points = MetricLog(made.folder.trial(record.trial_id) / "metrics.jsonl").points()
-    assert [p["step"] for p in points] == [1, 2, 3, 4]
+    assert [p.step for p in points] == [1, 2, 3, 4]
     best = imported(tmp_path, lines, select="best")
     assert best.folder.sweep_id != made.folder.sweep_id
     assert max(t.result.value or 0 for t in results.ended_trials(best.folder)) == pytest.approx(0.905)
@@ -227,8 +228,8 @@ def test_dirty_input_that_is_mended(tmp_path: Path) -> None:
 def test_a_diverged_run_counts_as_the_worst(tmp_path: Path) -> None:
     lines = [line if not line.startswith("slow,3") else "slow,3,nan,1000" for line in rows()]
     found = document(imported(tmp_path, lines, worst=0.0, budget="steps").folder)
-    pair = next(p for p in found["pairs"] if {p["a"], p["b"]} == {"fast", "slow"})
-    assert abs(pair["difference"]) > 0.1
+    pair = next(p for p in found.pairs if {p.a, p.b} == {"fast", "slow"})
+    assert abs(pair.difference) > 0.1
 
 
 def test_separators_and_commas(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_an_experiment_of_mlflow(mlflow_store: str, tmp_path: Path) -> None:
     made = make(table, Question(metrics=["val_acc:maximize"]), tmp_path, "theirs", {})
     assert list(made.role.arm) == ["params.optimizer"]
     assert list(made.role.parameters) == ["params.lr"]
-    assert {p["n"] for p in document(made.folder)["pairs"]} == {7}
+    assert {p.n for p in document(made.folder).pairs} == {7}
     said = "\n".join(made.notes)
     assert "parent runs" in said
     assert "1 run failed" in said
@@ -318,8 +319,8 @@ def test_studies_of_optuna(tmp_path: Path) -> None:
     table = optuna_runs.runs(url)
     made = make(table, Question(), tmp_path / "runs", "o", {})
     found = document(made.folder)
-    assert (found["unit"], found["paired"], found["pairs"][0]["counts"]) == ("study", False, [7, 7])
-    assert found["pairs"][0]["searched"] == {"fast": 4, "slow": 4}
+    assert (found.unit, found.paired, found.pairs[0].counts) == ("study", False, (7, 7))
+    assert found.pairs[0].searched == {"fast": 4, "slow": 4}
     assert [n for n in made.notes if "chosen for that value" in n]
     declared = make(table, Question(study="study"), tmp_path / "runs", "o", {})
     assert declared.design.pairing == "declared"

@@ -45,4 +45,4 @@ def test_it_starts_over(tmp_path: Path) -> None:
     assert drained(folder, spec).endswith("starts over; every other running trial wrote one")
     to_the_end(TrialSession(job))
     logs = [MetricLog(Path(one.folder) / "metrics.jsonl").points() for one in (plain, job)]
-    assert [p["metrics"]["loss/val"] for p in logs[0]] == [p["metrics"]["loss/val"] for p in logs[1]]
+    assert [p.metrics["loss/val"] for p in logs[0]] == [p.metrics["loss/val"] for p in logs[1]]

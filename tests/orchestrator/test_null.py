@@ -93,7 +93,7 @@ def test_several_searches_do(call: Callable[..., Any], tmp_path: Path) -> None:
     assert len(ON_METHODS.findall(text)) >= len(FLAGS)
     assert {d["unit"] for d in documents} == {"study"}
     assert ON_METHODS.search(publish.verdict(Evidence(folder)))
-    (pair,) = answer.answer(Evidence(folder))["pairs"]
+    (pair,) = answer.answer(Evidence(folder)).pairs
     said_of_methods = f"{ARMS[0]}, tuned with 3 trials, is better than {ARMS[1]}, tuned with 3 trials: "
     assert answer.sentence(pair, "accuracy/test").startswith(said_of_methods)
 

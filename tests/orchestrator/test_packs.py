@@ -16,7 +16,7 @@ from orchestrator.definition.model import sweep_id
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.executors.dispatcher import Dispatcher
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job, Report
 from tests.orchestrator.sweep_files import sweep_text
@@ -53,8 +53,8 @@ def swept(root: Path, text: str, executor: Any = None, *callbacks: Any) -> Sweep
     return folder
 
 
-def points(folder: SweepFolder, trial_id: str) -> list[dict[str, Any]]:
-    return [dict(p) for p in MetricLog(folder.trial(trial_id) / "metrics.jsonl").points()]
+def points(folder: SweepFolder, trial_id: str) -> list[LoggedPoint]:
+    return MetricLog(folder.trial(trial_id) / "metrics.jsonl").points()
 
 
 def assert_alike(packed: SweepFolder, alone: SweepFolder, *, states: bool = True) -> None:
@@ -68,10 +68,10 @@ def assert_alike(packed: SweepFolder, alone: SweepFolder, *, states: bool = True
         if states:
             assert (a.state, a.grad_evals) == (b.state, b.grad_evals)
         for p, q in zip(points(packed, trial_id), points(alone, trial_id), strict=states):
-            assert p["step"] == q["step"]
-            for name, value in q["metrics"].items():
+            assert p.step == q.step
+            for name, value in q.metrics.items():
                 if not name.startswith("time/"):
-                    assert p["metrics"][name] == pytest.approx(value, rel=TOLERANCE)
+                    assert p.metrics[name] == pytest.approx(value, rel=TOLERANCE)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +136,9 @@ def test_trials_are_stopped_early_one_by_one(tmp_path: Path, alone: SweepFolder)
     tune = {t.trial_id for t in results.ended_trials(alone) if t.job.stage == "tune"}
     for trial_id in tune & {t.trial_id for t in results.ended_trials(packed)}:
         for p, q in zip(points(packed, trial_id), points(alone, trial_id), strict=False):
-            assert p["step"] == q["step"]
-            if "loss/val" in q["metrics"]:
-                assert p["metrics"]["loss/val"] == pytest.approx(q["metrics"]["loss/val"], rel=TOLERANCE)
+            assert p.step == q.step
+            if "loss/val" in q.metrics:
+                assert p.metrics["loss/val"] == pytest.approx(q.metrics["loss/val"], rel=TOLERANCE)
 
 
 @pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")

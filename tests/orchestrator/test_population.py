@@ -131,7 +131,7 @@ def test_children_take_over_from_the_best_and_only_move_numbers(evolved: SweepFo
         gone = [stop for stop in stops if stop is not None and stop.rung == rung]
         for parent in parents:
             at = MetricLog(folder.trial(parent.trial_id) / "metrics.jsonl").points()[rung - 1]
-            assert all(at["metrics"]["loss/val"] < stop.value for stop in gone)
+            assert all(at.metrics["loss/val"] < stop.value for stop in gone)
         assert set(trial.job.parameters) == set(held)
         assert 0.01 <= trial.job.parameters["lr"] <= 0.3
 
@@ -166,7 +166,7 @@ def test_an_heir_is_a_function_of_its_lineage_and_seed(evolved: SweepFolder, tmp
             pass
         inherited = MetricLog(folder.trial(trial.trial_id) / "metrics.jsonl").points()
         anew = MetricLog(place / "metrics.jsonl").points()
-        assert [p["metrics"]["loss/val"] for p in anew] == [p["metrics"]["loss/val"] for p in inherited]
+        assert [p.metrics["loss/val"] for p in anew] == [p.metrics["loss/val"] for p in inherited]
         assert read_json(place / "result.json")["grad_evals"] == WHOLE
 
 

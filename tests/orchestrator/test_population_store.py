@@ -47,6 +47,6 @@ def test_children_go_on_from_what_lies_in_the_store(
         assert children
         logged = [p.read_text().splitlines() for p in (folder.path / "trials").glob("*/metrics.jsonl")]
         for child in children:
-            first = MetricLog(folder.trial(child.trial_id) / "metrics.jsonl").points()[0]["time"]
+            first = MetricLog(folder.trial(child.trial_id) / "metrics.jsonl").points()[0].time
             assert sum(f'"time": {first},' in lines[0] for lines in logged) > 1, "its first points are its parent's"
     assert not [n for n in objects("pbt") if "checkpoint" in n]

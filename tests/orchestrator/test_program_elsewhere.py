@@ -121,8 +121,8 @@ def test_torchrun(tmp_path: Path) -> None:
     ((name, one),) = records(folder).items()
     assert one.result.state is State.COMPLETE, one.result.error
     points = MetricLog(folder.trial(name) / "metrics.jsonl").points()
-    assert [p["step"] for p in points] == list(range(1, 21))
-    assert {p["metrics"]["rank"] for p in points} == {0.0}
+    assert [p.step for p in points] == list(range(1, 21))
+    assert {p.metrics["rank"] for p in points} == {0.0}
     assert one.result.value is not None
     assert one.result.value < 1000
     assert "reports from rank 1 are ignored" in (folder.trial(name) / "stderr.log").read_text()

@@ -55,8 +55,8 @@ def test_argparse(tmp_path: Path) -> None:
         arms="{a: {parameters: {lr: {values: [0.1, 0.01]}, nesterov: true}}}",
         budget=40,
     )
-    assert [p["step"] for p in a[1]] == [10, 20, 30, 40]
-    assert set(a[1][-1]["metrics"]) == {"train_loss", "val_loss"}
+    assert [p.step for p in a[1]] == [10, 20, 30, 40]
+    assert set(a[1][-1].metrics) == {"train_loss", "val_loss"}
     counts = {"grad_evals": 40.0, "steps": 40, "told": 40}
     for result, *_ in (a, b):
         assert result.proof == {"seed": True, "budget": "given", "batches": 16, **counts}
@@ -80,8 +80,8 @@ def test_hydra_like_with_json_lines(tmp_path: Path) -> None:
         budget=3,
         metric="train/loss",
     )
-    assert [p["step"] for p in points] == [1, 2, 3]
-    assert points[0]["metrics"]["lr"] == 0.01
+    assert [p.step for p in points] == [1, 2, 3]
+    assert points[0].metrics["lr"] == 0.01
     assert result.proof["grad_evals"] is None
 
 
@@ -98,7 +98,7 @@ def test_a_configuration_file_and_csv(tmp_path: Path) -> None:
         arms="{a: {parameters: {lr: 0.1}}}",
         metric="objective",
     )
-    assert [p["step"] for p in points] == list(range(1, 17))
+    assert [p.step for p in points] == list(range(1, 17))
     assert result.proof["steps"] == result.proof["grad_evals"] == 16
     assert (where / "parameters.json").exists()
 
@@ -115,7 +115,7 @@ def test_nano(tmp_path: Path) -> None:
         f"metrics: [{{pattern: '{NANO}'}}]",
         arms="{a: {parameters: {learning_rate: 0.01}}}",
     )
-    assert [p["step"] for p in points] == [0, 8, 16]
+    assert [p.step for p in points] == [0, 8, 16]
     assert (result.proof["steps"], result.proof["grad_evals"]) == (16, 32)  # two pieces of every batch
     assert result.proof["batches"] >= 1
     assert (where / "ckpt.pt").exists()
@@ -131,7 +131,7 @@ def test_tensorboard(tmp_path: Path) -> None:
         metric="loss/train",
         budget=10,
     )
-    tuned = [(p["step"], p["metrics"]["loss/train"]) for p in points if "loss/train" in p["metrics"]]
+    tuned = [(p.step, p.metrics["loss/train"]) for p in points if "loss/train" in p.metrics]
     assert tuned == [(step, pytest.approx(3.0 / step)) for step in range(1, 11)]
 
 
@@ -159,7 +159,7 @@ def test_three_lines(tmp_path: Path) -> None:
     for result, points in found:
         assert result.grad_evals == result.proof["grad_evals"] == 40
         assert (result.proof["seed"], result.proof["budget"]) == (True, "given")
-        assert points[-1]["step"] == 40  # in gradient evaluations
+        assert points[-1].step == 40  # in gradient evaluations
     digests = {(result.init_digest, result.data_digest) for result, _ in found}
     assert len(digests) == 1, "what an optimizer tries when it is built, and SAM's second look at a batch, do not count"
     assert all(digests.pop())
@@ -176,7 +176,7 @@ def test_nano_with_three_lines(tmp_path: Path) -> None:
         unit="grad_evals",
         budget=24,
     )
-    assert [p["step"] for p in points] == [8, 16, 24]
+    assert [p.step for p in points] == [8, 16, 24]
     assert (result.proof["steps"], result.proof["grad_evals"]) == (12, 24)
 
 
@@ -189,7 +189,7 @@ def test_epochs_with_three_lines(tmp_path: Path) -> None:
         budget=3,
         metric="train/loss",
     )
-    assert [p["step"] for p in points] == [1, 2, 3]
+    assert [p.step for p in points] == [1, 2, 3]
     assert result.proof["steps"] == 12
 
 
@@ -206,7 +206,7 @@ def test_a_configuration_file_with_three_lines(tmp_path: Path) -> None:
     )
     assert {result.metrics["cost/steps"] for result, *_ in found} == {16.0, 8.0}
     for result, points, _ in found:
-        assert result.proof["grad_evals"] == points[-1]["step"] == 16
+        assert result.proof["grad_evals"] == points[-1].step == 16
         assert (result.proof["seed"], result.proof["budget"]) == (True, "given")
     assert len({result.init_digest for result, *_ in found}) == 1
 
@@ -242,7 +242,7 @@ def test_hugging_face(tmp_path: Path) -> None:
         budget=8,
         metric="eval_loss",
     )
-    assert [p["step"] for p in points] == [4, 8, 8, 8]  # twice, then evaluate() as it logs it and as it is printed
+    assert [p.step for p in points] == [4, 8, 8, 8]  # twice, then evaluate() as it logs it and as it is printed
     assert (result.proof["steps"], result.proof["grad_evals"]) == (8, 8)
     assert result.proof["batches"] >= 8
     assert result.init_digest
@@ -257,7 +257,7 @@ def test_hugging_face_with_three_lines(tmp_path: Path) -> None:
         budget=8,
         metric="eval_loss",
     )
-    assert [p["step"] for p in points] == [4, 8]
+    assert [p.step for p in points] == [4, 8]
     assert (result.proof["steps"], result.proof["grad_evals"], result.proof["seed"]) == (8, 8, True)
 
 
@@ -272,7 +272,7 @@ def test_lightning(tmp_path: Path) -> None:
         "metrics: [{csv: '${trial_dir}/lightning_logs/version_*/metrics.csv'}]",
         arms="{a: {parameters: {lr: 0.05}}}",
     )
-    assert len([p for p in points if "val_loss" in p["metrics"]]) == 4
+    assert len([p for p in points if "val_loss" in p.metrics]) == 4
     assert (result.proof["steps"], result.proof["grad_evals"]) == (16, 16)
 
 
@@ -284,5 +284,5 @@ def test_lightning_with_three_lines(tmp_path: Path) -> None:
         "program: lit_trial.py",
         arms="{a: {optimizer: sam, parameters: {lr: 0.05, sam_radius: 0.01}}}",
     )
-    assert points[-1]["step"] == 16
+    assert points[-1].step == 16
     assert (result.proof["steps"], result.proof["grad_evals"]) == (16, 32)  # two gradients a step, by closure

@@ -72,7 +72,7 @@ def until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
 
 
 def steps(folder: Path) -> list[float]:
-    return [p["step"] for p in MetricLog(folder / "metrics.jsonl").points()]
+    return [p.step for p in MetricLog(folder / "metrics.jsonl").points()]
 
 
 def test_it_dies_with_its_worker(tmp_path: Path) -> None:
@@ -227,8 +227,8 @@ def test_reports_without_a_step_stay_in_order(tmp_path: Path) -> None:
     folder = run((KEPT % ("steps", 100)).replace("^(?P<step>\\d+): ", "").replace("=1000", "=20"), tmp_path)
     ((name, one),) = records(folder).items()
     points = MetricLog(folder.trial(name) / "metrics.jsonl").points()
-    assert [p["step"] for p in points] == [100 * min(n, 8) / 8 for n in range(1, 21)]
-    times = [p["time"] for p in points if p["step"] == 100]
+    assert [p.step for p in points] == [100 * min(n, 8) / 8 for n in range(1, 21)]
+    times = [p.time for p in points if p.step == 100]
     assert times == sorted(set(times))
     assert one.result.value == 1 / 20
 

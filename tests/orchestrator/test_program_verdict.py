@@ -143,7 +143,7 @@ def test_where_own_reports_end(ends: tuple[float | None, float | None], said: st
     """Counted from zero, the last of eight steps is the seventh; where no step was stated, nothing is claimed."""
     shown = [{"budget": "given", **({} if end is None else {"told": end})} for end in ends]
     both = pd.DataFrame({"arm": ["a", "b"], "state": ["COMPLETE", "COMPLETE"], "proof": shown})
-    assert proof.compute(both, "steps", 8.0).get("reports", "") == said
+    assert proof.compute(both, "steps", 8.0).reports == said
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def trials(**changes: Any) -> pd.DataFrame:
     return frame
 
 
-PAIR = [{"a": "a", "b": "b"}]
+PAIR = [("a", "b")]
 
 
 @pytest.mark.parametrize(("frame", "unit", "pairing", "compute"), [
@@ -255,7 +255,7 @@ PAIR = [{"a": "a", "b": "b"}]
 ])  # fmt: skip
 def test_levels(frame: pd.DataFrame, unit: str, pairing: str, compute: str) -> None:
     (found,) = proof.of_pairs(frame, PAIR, {"unit": unit, "per_trial": 40})
-    assert (found["pairing"]["level"], found["compute"]["level"]) == (pairing, compute)
+    assert (found.pairing.level, found.compute.level) == (pairing, compute)
 
 
 def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
@@ -263,10 +263,10 @@ def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
     (found,) = proof.of_pairs(
         trials(init_digest=["w1", "w2", "v1", "v2"], proof=counted), PAIR, {"unit": "steps", "per_trial": 9}
     )
-    assert found["pairing"]["why"] == "the seed was passed on; initial weights differ between the arms"
-    assert found["compute"]["why"] == "steps were counted; gradient evaluations were a 9, b 18"
+    assert found.pairing.why == "the seed was passed on; initial weights differ between the arms"
+    assert found.compute.why == "steps were counted; gradient evaluations were a 9, b 18"
 
 
 def test_a_count_that_is_not_the_budget_is_named() -> None:
     (found,) = proof.of_pairs(trials(), PAIR, {"unit": "grad_evals", "per_trial": 20})
-    assert found["compute"]["why"] == "gradient evaluations were counted, 40 where 20 were given"
+    assert found.compute.why == "gradient evaluations were counted, 40 where 20 were given"

@@ -117,12 +117,12 @@ def test_a_raced_sweep_and_its_comparison(tmp_path: Path) -> None:
     assert {arm: len(values) for arm, values in found.items()} == {"good": 13, "also": 13, "bad": seeds}
     assert {row["waiting"] for row in results.status(folder)["arms"].values()} == {0}
     document = answer(Evidence(folder))
-    assert document["seeds_of"] == {"good": 13, "also": 13, "bad": seeds}
-    assert {(p["a"], p["b"]): p["n"] for p in document["pairs"]} == {
+    assert document.seeds_of == {"good": 13, "also": 13, "bad": seeds}
+    assert {(p.a, p.b): p.n for p in document.pairs} == {
         ("also", "bad"): seeds, ("also", "good"): 13, ("bad", "good"): seeds
     }  # fmt: skip
-    worst = min(p["p"] for p in document["pairs"])
-    assert min(p["p_holm"] for p in document["pairs"]) == pytest.approx(3 * 3 * worst)  # three pairs, three tests
+    worst = min(p.p for p in document.pairs)
+    assert min(p.p_holm for p in document.pairs) == pytest.approx(3 * 3 * worst)  # three pairs, three tests
     said = race_lines(document)
     assert "bad was stopped: behind" in said[1]
     assert f"bad {seeds}" in said[0]

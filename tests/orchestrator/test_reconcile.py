@@ -111,7 +111,7 @@ def test_without_a_tracker_the_table_gives_back_the_values(geosweep: Mended, tmp
     said = geosweep("--no-tracking")
     assert len(said) == 1
     assert "2 of 4 points; restored from the table, not byte for byte" in said[0]
-    assert [(p["step"], p["metrics"]) for p in MetricLog(path).points()] == [(p["step"], p["metrics"]) for p in whole]
+    assert [(p.step, p.metrics) for p in MetricLog(path).points()] == [(p.step, p.metrics) for p in whole]
 
 
 def test_a_run_that_goes_on_mends_what_its_forerunner_left(geosweep: Mended, tmp_path: Path) -> None:

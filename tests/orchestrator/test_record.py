@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.definition.resolved import Imported, Resolved
 from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.job import Job, Result, Stopped
 from orchestrator.trial.record import TrialRecord, read_job, read_result
 
@@ -51,6 +54,36 @@ def test_earlier_files_lack_fields_and_later_ones_have_more(tmp_path: Path) -> N
     )
     found = read_result(tmp_path)
     assert found == Result(state=State.COMPLETE, value=1.0, metrics={}, grad_evals=4.0, seconds=2.0)
+
+
+IMPORTED = Imported(
+    source="r.csv", kind="csv", pairing="none", metrics={"accuracy": "maximize"}, budget="", notes=["a note"],
+    not_compared="", columns={"arm": ["optimizer"]}, imported_at="2026-01-01T00:00:00Z",
+)  # fmt: skip
+RESOLVED = Resolved(sweep_id="fit-1", definition={"name": "fit"}, plan={"arms": {}}, report_metric="loss/val")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tracking": "http://example.org", "overrides": ["seeds.tune=2"], "program": {"folder": "/there"}},
+        {"imported": IMPORTED, "declares": {"metrics": {}}, "optimizers": {}},
+        {"first_trials_per_arm": 4},
+        {"first_trials_per_arm": None},
+    ],
+    ids=str,
+)
+def test_what_a_sweep_is_comes_back_as_it_was(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder, what = SweepFolder(tmp_path, "fit-1"), replace(RESOLVED, **changes)
+    assert folder.resolved() == Resolved()
+    folder.create("", what)
+    assert folder.resolved() == what
+    kept = json.loads((folder.path / "resolved.json").read_text())
+    assert kept.keys() == {
+        "schema", "sweep_id", "definition", "plan", "report_metric", "tracking", "provenance", *changes
+    }  # fmt: skip
+    assert Resolved.of({**kept, "not_yet_thought_of": 1}) == what
 
 
 def test_a_trial_that_has_not_ended_has_no_record(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
-from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.pairing import Refused, Unit
 from orchestrator.statistics.sentences import headline
+from orchestrator.statistics.studies import Settling
+from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
@@ -187,14 +190,20 @@ def test_every_file_beside_the_code_is_installed_with_it() -> None:
         assert beside <= {p for pattern in patterns for p in (ROOT / package).glob(pattern)}
 
 
-def verdicts(unit: str, *words: str) -> dict[str, Any]:
-    """A document of so many pairs of x, y and z, as far as a headline reads it."""
-    settles = {"studies": 4, "confirm": None, "trials": 32, "cheapest": "studies"}
-    each = {"unit": unit, "more_seeds": 4, "settles": settles, "searched": {"x": 6, "y": 6, "z": 6}}
+def verdicts(unit: Unit, *words: str) -> Verdict:
+    """So many pairs of x, y and z, all alike but for what is said of them."""
+    one = Pair(
+        a="x", b="y", unit=unit, n=8, difference=0.1, interval=(-0.1, 0.3), confidence=0.95, p=0.1, p_holm=0.3,
+        p_equivalent=None, wilcoxon_p=0.1, outperforms=0.6, outperforms_interval=(0.2, 0.9), verdict="", alone=None,
+        detectable=None, components=None, settles=Settling(studies=4, confirm=None, trials=32, cheapest="studies"),
+        seeds_needed=12, more_seeds=4, searched={"x": 6, "y": 6, "z": 6}, study_trials=8,
+    )  # fmt: skip
     names = (("x", "y"), ("x", "z"), ("y", "z"))
-    pairs = [{"a": a, "b": b, "verdict": v, **each} for (a, b), v in zip(names, words, strict=False)]
-    facts = {"alpha": 0.05, "margin": 0.1, "metric": "m", "goal": "maximize", "baseline": None}
-    return {"pairs": pairs, "unit": unit, "units": 8, **facts}
+    return Verdict(
+        sweep_id="s", metric="m", goal=Goal.MAXIMIZE, baseline=None, margin=0.1, alpha=0.05, unit=unit, units=8,
+        studies=8, seeds=(), seeds_of={}, diverged=(), notes=(), race=None, twin=None,
+        pairs=[replace(one, a=a, b=b, verdict=word) for (a, b), word in zip(names, words, strict=False)],
+    )  # fmt: skip
 
 
 def test_headlines_of_studies() -> None:
@@ -204,7 +213,7 @@ def test_headlines_of_studies() -> None:
     assert headline(verdicts("study", "worse", "inconclusive", "inconclusive")) == f"y is better than x{tail}."
     assert headline(verdicts("study", *3 * ["equivalent"])) == f"The arms{tail}, are equivalent within ±0.1 m."
     assert "about 4 more studies (32 trials per arm)" in headline(verdicts("study", *3 * ["inconclusive"]))
-    against = {**verdicts("study", "worse", "inconclusive"), "baseline": "sgd"}
+    against = replace(verdicts("study", "worse", "inconclusive"), baseline="sgd")
     assert headline(against) == f"y is better than x{tail}. Not settled against sgd: x."
     assert headline(None, "no seeds") == "No verdict: no seeds"
 
@@ -231,9 +240,9 @@ def test_a_tampered_sweep_gets_a_report_without_a_verdict(tmp_path: Path) -> Non
 def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
     a, b = (fabricated(tmp_path, name=n, trials=4, shift=s) for n, s in (("one", -0.2), ("two", -0.05)))
     document = across.answer([a, b])
-    arms = {p["a"] for p in document["pairs"]} | {p["b"] for p in document["pairs"]}
+    arms = {p.a for p in document.pairs} | {p.b for p in document.pairs}
     assert arms == {f"{arm}@{e.sweep_id}" for arm in ("sgd", "slow") for e in (a, b)}
-    assert "this comparison was not declared" in document["exploratory"][-1]
+    assert "this comparison was not declared" in document.exploratory[-1]
     other = sweep_file.loads(sweep_text())
     folder = runner.open_folder(other, sweep_text(), tmp_path, {})
     with pytest.raises(Refused, match="have different"):

@@ -293,4 +293,4 @@ def test_a_torn_log_line_is_left_out(tmp_path: Path) -> None:
     log.append(2.0, {"a": 2.0})
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text()[:-9])
-    assert [p["step"] for p in log.points()] == [1.0]
+    assert [p.step for p in log.points()] == [1.0]

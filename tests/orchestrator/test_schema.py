@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from jsonschema.validators import validator_for
 
-from orchestrator.definition.schema import TrainingModel
 from orchestrator.definition.yaml12 import YamlError, parse
 from tests.orchestrator.sweep_files import sweep_text
-from trainables import recipe, schedule
-from trainables.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "sweeps" / "schema.json").read_text())
@@ -155,14 +151,3 @@ def test_bundled_sweeps_name_it_for_editors() -> None:
         name = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text())
         assert name is not None, path
         assert (path.parent / name[1]).resolve() == ROOT / "sweeps" / "schema.json"
-
-
-def test_the_training_section_has_the_keys_and_choices_of_a_recipe() -> None:
-    """The file's model says in addition how a value may be written, and `step_timeout`, which changes no result."""
-    section = TrainingModel.model_fields
-    assert [*section] == [*(field.name for field in fields(Recipe)), "step_timeout"]
-    for name, choices in (("schedule", schedule.NAMES), ("precision", recipe.PRECISIONS)):
-        assert set(get_args(get_args(section[name].annotation)[0])) == set(choices), name
-    assert TrainingModel.model_validate({}).model_dump(exclude={"step_timeout"}) == dict.fromkeys(
-        (field.name for field in fields(Recipe)), None
-    ), "left out: the task's own"

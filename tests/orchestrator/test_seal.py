@@ -57,7 +57,7 @@ def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
     document = seal.verify(folder)
     assert (document["intact"], document["problems"], document["exploratory"]) == (True, [], [])
     assert document["trials"] == 14
-    assert answer(Evidence(folder))["exploratory"] == []
+    assert answer(Evidence(folder)).exploratory == []
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ def test_a_removed_result_and_a_rewritten_witness_show(finished: SweepFolder) ->
 def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
     folder = run(tmp_path, "\nanalysis: {margin: 0.5}\n")
     plain = answer(Evidence(folder))
-    assert (plain["margin"], plain["exploratory"]) == (0.5, [])
+    assert (plain.margin, plain.exploratory) == (0.5, [])
     asked = answer(Evidence(folder), margin=0.1, baseline="sgd")
-    assert asked["exploratory"] == [
+    assert asked.exploratory == [
         "baseline sgd was requested, but None was declared",
         "margin 0.1 was requested, but 0.5 was declared",
     ]
     again = run(tmp_path, "\nanalysis: {margin: 0.2}\n")
     assert again.sweep_id == folder.sweep_id
     amended = answer(Evidence(again))
-    assert amended["margin"] == 0.2
-    assert "analysis changed after the seal" in amended["exploratory"][0]
+    assert amended.margin == 0.2
+    assert "analysis changed after the seal" in amended.exploratory[0]
 
 
 def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path
 def test_a_sweep_of_an_earlier_version_is_stamped(tmp_path: Path) -> None:
     folder = run(tmp_path)
     (folder.path / "seal.json").unlink()
-    assert "not sealed" in answer(Evidence(folder))["exploratory"][0]
+    assert "not sealed" in answer(Evidence(folder)).exploratory[0]
     run(tmp_path)
     assert "sealed after its first trials" in seal.stamps(folder)
 

@@ -25,7 +25,7 @@ def logged(root: Path, **changes: object) -> list[list[dict[str, float]]]:
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), NoTracker())
     return [
-        [p["metrics"] for p in MetricLog(folder.trial(t.trial_id) / "metrics.jsonl").points()]
+        [p.metrics for p in MetricLog(folder.trial(t.trial_id) / "metrics.jsonl").points()]
         for t in results.ended_trials(folder)
     ]
 

@@ -138,11 +138,9 @@ def test_numbers_stand_in_columns_of_their_own(others: Evidence, tmp_path: Path)
     build(others, tmp_path, vector=False)
     document = answer(others)
     pairs = pd.read_csv(tmp_path / "pairs-numbers.csv")
-    [p] = document["pairs"]
-    assert list(pairs[["estimate", "low", "high", "n"]].iloc[0]) == pytest.approx(
-        [p["difference"], *p["interval"], p["n"]]
-    )
-    assert pairs["exploratory"].iloc[0] == "; ".join(document["exploratory"])
+    [p] = document.pairs
+    assert list(pairs[["estimate", "low", "high", "n"]].iloc[0]) == pytest.approx([p.difference, *p.interval, p.n])
+    assert pairs["exploratory"].iloc[0] == "; ".join(document.exploratory)
     arms = pd.read_csv(tmp_path / "arms-numbers.csv")
     values = others.confirmed(others.reported)["fast"]
     row = arms[(arms["arm"] == "fast") & (arms["metric"] == others.reported)].iloc[0]

@@ -95,8 +95,7 @@ def to_the_end(session: TrialSession) -> None:
 
 def points(path: Path) -> list[Any]:
     return [
-        (p["step"], {k: v for k, v in p["metrics"].items() if not k.startswith("time/")})
-        for p in MetricLog(path).points()
+        (p.step, {k: v for k, v in p.metrics.items() if not k.startswith("time/")}) for p in MetricLog(path).points()
     ]
 
 
@@ -250,7 +249,7 @@ def test_killed_stopped_and_finished_on_three_machines(
     assert json.loads(command("status", "--json").stdout)["arms"]["sgd"]["done"] == 4
     there = folders.find(object_store.near(uri), "@last")
     logs = [MetricLog(p).points() for p in (there.path / "trials").glob("*/metrics.jsonl")]
-    assert any(log[0]["time"] < killed_at < log[-1]["time"] for log in logs), "one went on from before the kill"
+    assert any(log[0].time < killed_at < log[-1].time for log in logs), "one went on from before the kill"
     told = [line["trial_id"] for line in amendments.lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted(set(told)), "no trial twice"
     assert command("verify").exit_code == 0

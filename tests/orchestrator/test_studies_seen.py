@@ -100,9 +100,9 @@ def test_a_study_counts_once(seen: Evidence) -> None:
     }
     rows = seen.trials[(seen.trials["stage"] == "confirm") & (seen.trials["arm"] == "sgd")]
     assert values["sgd"] == pytest.approx(list(rows.groupby("study")["loss/val"].mean()))
-    pair = answer(seen)["pairs"][0]
-    assert (pair["n"], pair["unit"]) == (STUDIES, "study")
-    assert pair["difference"] == pytest.approx(np.mean(np.subtract(values["adamw"], values["sgd"])))
+    pair = answer(seen).pairs[0]
+    assert (pair.n, pair.unit) == (STUDIES, "study")
+    assert pair.difference == pytest.approx(np.mean(np.subtract(values["adamw"], values["sgd"])))
     last = [value for name, value, step in curve(seen, "sgd") if name == "loss/val" and step == 12]
     assert last == [pytest.approx(np.mean(values["sgd"]))]
 
@@ -156,18 +156,19 @@ def test_lint_counts_studies_at_an_edge(tmp_path: Path) -> None:
 
 def test_the_twin_is_beside_the_comparisons_and_none_of_them(seen: Evidence) -> None:
     document = answer(seen)
-    json.dumps(document)
-    assert [(p["a"], p["b"]) for p in document["pairs"]] == [("adamw", "sgd")]
-    twin = document["twin"]
-    assert (twin["a"], twin["b"], twin["n"]) == ("sgd-twin", "sgd", STUDIES)
-    assert (twin["p_holm"], document["pairs"][0]["p_holm"]) == (twin["p"], document["pairs"][0]["p"])
+    json.dumps(document.document())
+    assert [(p.a, p.b) for p in document.pairs] == [("adamw", "sgd")]
+    twin = document.twin
+    assert (twin.a, twin.b, twin.n) == ("sgd-twin", "sgd", STUDIES)
+    assert (twin.p_holm, document.pairs[0].p_holm) == (twin.p, document.pairs[0].p)
     line = next(note for note in notes(document) if "twin" in note)
     assert "an identical copy of sgd tuned independently, differs from it by" in line
     assert line.endswith("this is what no difference looks like here.")
     assert "twin" not in headline(document)
-    assert {p["a"] for p in answer(seen, baseline="none")["pairs"]} | {
-        p["b"] for p in answer(seen, baseline="none")["pairs"]
-    } == {"adamw", "sgd"}
+    assert {p.a for p in answer(seen, baseline="none").pairs} | {p.b for p in answer(seen, baseline="none").pairs} == {
+        "adamw",
+        "sgd",
+    }
     with pytest.raises(Refused, match="baseline 'sgd-twin' has no confirm trials; available: adamw, sgd"):
         answer(seen, baseline="sgd-twin")
     assert seen.ranked()[-1] == "sgd-twin"
@@ -189,8 +190,8 @@ def test_the_twin_alone_is_compared_with_nothing(tmp_path: Path) -> None:
     with folder.hold():
         runner.run(sweep_file.loads(one_arm), folder, DebugExecutor(), NoTracker())
     document = answer(Evidence(folder))
-    assert document["pairs"] == []
-    assert document["twin"]["a"] == "sgd-twin"
+    assert document.pairs == []
+    assert document.twin.a == "sgd-twin"
     assert headline(document) == "Nothing is compared: there is the baseline and its twin."
     assert "Nothing is compared" in build(Evidence(folder), tmp_path / "report").read_text()
 
@@ -198,8 +199,8 @@ def test_the_twin_alone_is_compared_with_nothing(tmp_path: Path) -> None:
 def test_no_other_verb_compares_a_twin(seen: Evidence, tmp_path: Path) -> None:
     other = swept(tmp_path, "analysis: {baseline: sgd}", name="other")
     document = across.answer([seen, other])
-    assert not any("twin" in arm for p in document["pairs"] for arm in (p["a"], p["b"]))
-    assert document["unit"] == "study"
+    assert not any("twin" in arm for p in document.pairs for arm in (p.a, p.b))
+    assert document.unit == "study"
     assert "sgd-twin" not in profiles.document([seen, other], "sgd")["arms"]
     fewer = swept(tmp_path, "analysis: {baseline: sgd}", name="fewer", studies=2)
     with pytest.raises(Refused, match="have different numbers of studies: 6 and 2"):
@@ -218,7 +219,7 @@ def test_tables_of_studies(seen: Evidence) -> None:
         assert min(shares) >= 0
         assert sum(shares) in (99, 100, 101)
     assert tables.caption(document) == "loss/val, minimize, paired over 6 studies"
-    low = {**document, "pairs": [{**p, "confidence": 0.9} for p in document["pairs"]], "twin": None}
+    low = replace(document, pairs=[replace(p, confidence=0.9) for p in document.pairs], twin=None)
     assert "A − B [90 %]" in tables.pairs(low)[0]
     assert all(0 <= float(x) <= 1 for x in re.findall(r"[\d.]+", tables.pairs(document)[0]["P(A ahead)"]))
 
@@ -298,7 +299,7 @@ def test_an_arm_that_a_race_stopped_is_shown_with_its_studies(tmp_path: Path) ->
     rows = [row["state"] for row in tables.studies(raced) if row["arm"] == "adamw"]
     assert rows == ["complete"] * studies["adamw"] + ["not begun"] * (STUDIES - studies["adamw"])
     document = answer(raced)
-    assert document["pairs"][0]["n"] == studies["adamw"]
+    assert document.pairs[0].n == studies["adamw"]
     text = build(raced, tmp_path / "report").read_text()
     assert "adamw was stopped" in text
     assert {one.name for one in all_figures(raced)} >= {"verdict", "chosen", "noise"}
@@ -325,8 +326,8 @@ def test_one_study_never_says_that_a_method_is_better(alone: Evidence, tmp_path:
     texts, settled = list[str](), 0
     for more in ({}, {"baseline": "none"}, {"margin": 1e-6}, {"margin": 0.5}, {"baseline": "adamw"}):
         document = answer(alone, **more)
-        assert (document["unit"], document["studies"]) == ("seed", 1)
-        settled += any(p["verdict"] in ("better", "worse") for p in document["pairs"])
+        assert (document.unit, document.studies) == ("seed", 1)
+        settled += any(p.verdict in ("better", "worse") for p in document.pairs)
         texts += [headline(document), *notes(document), *(sentence(p, "loss/val") for p in shown(document))]
         texts += [row["A is"] for row in tables.pairs(document) if "(configuration)" not in row["A is"]]
         assert any("One search each says nothing about the methods" in note for note in notes(document))

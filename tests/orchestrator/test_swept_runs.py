@@ -115,12 +115,12 @@ def test_tables_hold_them_as_json(folder: SweepFolder) -> None:
 
 def test_methods_are_compared_each_with_the_task_that_it_chose(folder: SweepFolder) -> None:
     document = answer.answer(Evidence(folder))
-    (pair,) = document["pairs"]
-    assert (document["unit"], pair["n"], pair["own_task"]) == ("study", 6, ["task.width"])
+    (pair,) = document.pairs
+    assert (document.unit, pair.n, pair.own_task) == ("study", 6, ["task.width"])
     assert "tuned with 4 trials and its own task.width" in sentence(pair, "loss/val")
     chosen = {arm: Evidence(folder).chosen(arm) for arm in ("sam", "adam")}
     apart = sum(chosen["sam"][study]["task.width"] != chosen["adam"][study]["task.width"] for study in range(1, 7))
-    notes = [note for note in document["notes"] if note.startswith("task.width is part of what each arm tunes")]
+    notes = [note for note in document.notes if note.startswith("task.width is part of what each arm tunes")]
     assert [f"in {apart} of 6 studies" in note for note in notes] == [True] * bool(apart)
     assert apart, "another seed of this test has to be taken"
 
@@ -172,7 +172,7 @@ def test_one_search_an_arm_is_compared_on_one_task_only(tmp_path: Path) -> None:
         answer.answer(Evidence(other))
     meant = {"analysis": {"waive": {"GS116": "each at the width of its paper"}}}
     document = answer.answer(Evidence(run(tmp_path, **one, **shared, name="meant", arms=apart, **meant)))
-    assert "by declaration (each at the width of its paper)" in " ".join(document["notes"])
+    assert "by declaration (each at the width of its paper)" in " ".join(document.notes)
     chosen = run(
         tmp_path,
         **one,

@@ -51,4 +51,4 @@ def test_a_trial_whose_worker_is_told_to_end_goes_on_elsewhere(tmp_path: Path) -
     termination.heed()
     to_the_end(TrialSession(job))
     logs = [MetricLog(Path(one.folder) / "metrics.jsonl").points() for one in (plain, job)]
-    assert [p["metrics"]["loss/val"] for p in logs[0]] == [p["metrics"]["loss/val"] for p in logs[1]]
+    assert [p.metrics["loss/val"] for p in logs[0]] == [p.metrics["loss/val"] for p in logs[1]]

@@ -100,7 +100,7 @@ def check_complete(folder: SweepFolder, uri: str) -> None:
     for run in runs:
         points = MetricLog(folder.trial(run.data.tags[TRIAL]) / "metrics.jsonl").points()
         history = client.get_metric_history(run.info.run_id, "loss/val")
-        assert [(m.step, m.value) for m in history] == [(p["step"], p["metrics"]["loss/val"]) for p in points]
+        assert [(m.step, m.value) for m in history] == [(p.step, p.metrics["loss/val"]) for p in points]
 
 
 def test_a_sender_keeps_order_over_an_absence_and_gives_up_what_never_works() -> None:
@@ -318,7 +318,7 @@ def test_metrics_and_hyperparameters_of_any_name_arrive(tmp_path: Path) -> None:
     again = MlflowTracker(uri=None, root=tmp_path, sweep_id=folder.sweep_id, name="fit", description="", facts={})
     trial = run.data.tags[TRIAL]
     kept = MetricLog(folder.trial(trial) / "metrics.jsonl").points()
-    assert [p["metrics"]["recall@5"] for p in again.recall(trial)] == [0.5] * len(kept)
+    assert [p.metrics["recall@5"] for p in again.recall(trial)] == [0.5] * len(kept)
     assert again.audit(results.ended_trials(folder), SweepState.DONE) == [], "what was sent counts as sent"
 
 

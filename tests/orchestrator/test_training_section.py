@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from orchestrator import results, runner
-from orchestrator.definition import model, schema, sweep_file
+from orchestrator.definition import model, sweep_file
+from orchestrator.definition.training_model import TrainingModel
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
-from trainables.recipe import PRECISIONS, Recipe
-from trainables.schedule import NAMES
+from trainables.recipe import INF, KEYS, Recipe
 
 STDLIB = {"task": {"name": "stdlib_lm"}, "metric": {"name": "loss/val", "goal": "minimize"}}
 
@@ -31,18 +31,26 @@ def test_what_is_left_out_is_the_tasks_recipe() -> None:
     assert (found.warmup, found.final_lr, found.clip_norm, found.precision) == (0.03, 0.1, 0.0, "bf16")
 
 
-def test_the_sections_keys_and_choices_are_those_of_a_recipe() -> None:
-    """The file's model repeats them with units and words for editors; what is left out stays the task's."""
-    section = schema.TrainingModel.model_fields
-    assert [*section] == [*(f.name for f in fields(Recipe)), "step_timeout"]
-    assert all(field.default is None for name, field in section.items() if name != "step_timeout")
-    assert choices(section["schedule"].annotation) == {*NAMES, None}
-    assert choices(section["precision"].annotation) == {*PRECISIONS, None}
-
-
-def choices(annotation: Any) -> set[Any]:
-    """The values that `Literal[...] | None` allows."""
-    return {value for part in get_args(annotation) for value in (get_args(part) or (None,))}
+@pytest.mark.parametrize("name", KEYS)
+def test_the_section_takes_what_a_recipe_takes(name: str) -> None:
+    """Its keys are made from the recipe's; what is left out stays the task's."""
+    key = KEYS[name]
+    good: list[Any] = list(key.words)
+    bad: list[Any] = ["neither"]
+    if key.bounds is not None:
+        inside = int(key.bounds[0] + 1) if key.counts else key.bounds[0] + 0.5
+        good += [inside, *([] if key.open or key.bounds[1] == INF else [key.bounds[1]])]
+        bad += [key.bounds[0] - 1]
+    for value in good:
+        read = getattr(TrainingModel.model_validate({name: value}), name)
+        assert read == key.same.get(value, value)
+        assert getattr(Recipe(**{name: read}), name) == read
+    for value in bad:
+        with pytest.raises(ValidationError):
+            TrainingModel.model_validate({name: value})
+        with pytest.raises(ValueError, match=f"^{name} is"):
+            Recipe(**{name: value})
+    assert getattr(TrainingModel.model_validate({}), name) is None
 
 
 def test_warm_up_is_a_share_or_gradient_evaluations() -> None:

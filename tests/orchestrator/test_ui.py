@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from orchestrator.compare import told
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file, task_record
 from orchestrator.executors.debug import DebugExecutor
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.mlflow import embedded_uri
 from orchestrator.tracking.mlflow_delete import MlflowRuns
 from orchestrator.tracking.mlflow_summary import GOES_ON, VERDICT, go_on
@@ -65,7 +66,7 @@ def test_a_server_is_not_started_and_its_address_is_whole(
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    resolved = read_json(made.path / "resolved.json") or {}
+    resolved = made.resolved()
     page = ui._page(embedded_uri(made.root), resolved, "")
     assert f"viewStateShareKey=geosweep-{made.sweep_id}&" in page
     ui._open(f"http://example.org/{page}", browser=True)
@@ -99,10 +100,11 @@ def test_a_report_of_an_earlier_verdict_is_called_so(made: SweepFolder, tmp_path
 
 
 def test_what_the_task_declares_is_read_without_it(made: SweepFolder) -> None:
-    resolved = dict(read_json(made.path / "resolved.json") or {})
+    resolved = made.resolved()
     kept = task_record.of_sweep(resolved)
-    del resolved[task_record.KEY]
-    assert kept == task_record.of_sweep(resolved), "a folder of an earlier version asks the class"
+    assert kept == task_record.of_sweep(replace(resolved, declares=None)), (
+        "a folder of an earlier version asks the class"
+    )
 
 
 def test_deleting_takes_the_views_away(made: SweepFolder, tmp_path: Path) -> None:

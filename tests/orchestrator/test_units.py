@@ -77,8 +77,8 @@ def test_equal_steps_give_the_dearer_optimizer_more_gradients(tmp_path: Path, st
     folder = run(tmp_path, text)
     assert budgets(folder) == {"sgd": {20.0}, "sam": {40.0}}
     document = answer(Evidence(folder))
-    assert document["budget"] == "20 steps"
-    assert "at 20 steps each" in sentence(document["pairs"][0], document["metric"])
+    assert document.budget == "20 steps"
+    assert "at 20 steps each" in sentence(document.pairs[0], document.metric)
     assert {t.result.metrics["cost/steps"] for t in results.ended_trials(folder)} == {20.0}
     assert seal.verify(folder)["intact"]
     rows = plan.plan(sweep_file.loads(text))["arms"]
@@ -116,7 +116,7 @@ def test_tokens_are_batches(tmp_path: Path, studies: int, confirm: int) -> None:
     folder = run(tmp_path, text_of("tokens", 16 * 40 + 8, studies=studies, confirm=confirm))
     assert budgets(folder) == {"sgd": {40.5}, "sam": {40.5}}
     document = answer(Evidence(folder))
-    assert "at 648 examples each" in sentence(document["pairs"][0], document["metric"])
+    assert "at 648 examples each" in sentence(document.pairs[0], document.metric)
     assert seal.verify(folder)["intact"]
     sealed = json.loads((folder.path / "seal.json").read_text())
     assert sealed["content"]["tokens_per_batch"] == 16
@@ -176,9 +176,9 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path, stu
     for arm, seconds in (("sgd", 31.5), ("sam", 28.5)):
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
     document = answer(evidence)
-    assert "at 30 seconds each" in sentence(document["pairs"][0], document["metric"])
-    assert document["pairs"][0]["at_equal_seconds"] is None
-    assert "sgd: 31.5 s per trial, 5% above the 30 s given (calibrated to within 10%)." in document["notes"]
+    assert "at 30 seconds each" in sentence(document.pairs[0], document.metric)
+    assert document.pairs[0].at_equal_seconds is None
+    assert "sgd: 31.5 s per trial, 5% above the 30 s given (calibrated to within 10%)." in document.notes
     evidence = Evidence(folder)
     for arm, seconds in (("sgd", 31.5), ("sam", 24.0)):
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds

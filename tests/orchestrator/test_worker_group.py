@@ -49,7 +49,7 @@ def finish(session: TrialSession) -> None:
 def metrics(folder: Path) -> list[dict[str, float]]:
     """Every point but the clock's metrics."""
     found = MetricLog(folder / "metrics.jsonl").points()
-    return [{k: v for k, v in p["metrics"].items() if not k.startswith("time/")} for p in found]
+    return [{k: v for k, v in p.metrics.items() if not k.startswith("time/")} for p in found]
 
 
 def agree(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:

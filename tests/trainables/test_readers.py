@@ -182,7 +182,7 @@ def test_a_sweeps_readers_end_with_its_trials_and_leave_no_trace_in_results(plac
         assert (result.value, result.data_digest) == (plain[name].value, plain[name].data_digest)
         for where, there in ((folder, True), (plain_folder, False)):
             points = MetricLog(where.trial(name) / "metrics.jsonl").points()
-            assert all(("time/data_s" in p["metrics"]) is there for p in points)
+            assert all(("time/data_s" in p.metrics) is there for p in points)
 
 
 def test_an_error_of_a_reader_is_the_trials_with_its_place(place: Path, tmp_path: Path) -> None:

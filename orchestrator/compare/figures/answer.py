@@ -20,6 +20,7 @@ from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import UNBOUNDED, summarize
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import verdict_words
+from orchestrator.statistics.verdict import Pair, Verdict
 
 MOST_PAIRS = 12
 
@@ -62,43 +63,43 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
     )
 
 
-def answered(evidence: Evidence) -> dict[str, Any] | None:
-    """The `compare` document; None when there is no comparison."""
+def answered(evidence: Evidence) -> Verdict | None:
+    """The comparison; None when there is no comparison."""
     try:
         return answer(evidence)
     except Refused:
         return None
 
 
-def drawn_pairs(document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def drawn_pairs(document: Verdict | None) -> list[Pair]:
     """The comparisons that a figure shows, the twin's last."""
     if document is None:
         return []
-    return [*shown(document)[:MOST_PAIRS], *([document["twin"]] if document["twin"] else [])]
+    return [*shown(document)[:MOST_PAIRS], *([document.twin] if document.twin else [])]
 
 
-def pair_color(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+def pair_color(document: Verdict, pair: Pair) -> str:
     """The color of its verdict; gray for the twin, which has none."""
-    return GRAY if pair is document["twin"] else VERDICTS[pair["verdict"]]
+    return GRAY if pair is document.twin else VERDICTS[pair.verdict]
 
 
-def pair_words(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+def pair_words(document: Verdict, pair: Pair) -> str:
     """`better, p 0.016`; for the twin, that it is one."""
-    if pair is document["twin"]:
-        return f"twin, p {pair['p']:.2g}"
-    return f"{verdict_words(pair)}, p {pair['p_holm']:.2g}{_alone(document, pair)}"
+    if pair is document.twin:
+        return f"twin, p {pair.p:.2g}"
+    return f"{verdict_words(pair)}, p {pair.p_holm:.2g}{_alone(document, pair)}"
 
 
-def _alone(document: Mapping[str, Any], pair: Mapping[str, Any]) -> str:
+def _alone(document: Verdict, pair: Pair) -> str:
     """Why a pair is inconclusive although its p or its interval looks settled: a short form of `alone_words`."""
-    edge = "the margin" if document["margin"] else "0"
+    edge = "the margin" if document.margin else "0"
     words = {"p": f"interval includes {edge}", "interval": "after Holm", "equivalence": "after Holm"}
-    return f" ({words[pair['alone']]})" if pair["alone"] in words else ""
+    return f" ({words[pair.alone]})" if pair.alone in words else ""
 
 
-def stamp(figure_: Figure, evidence: Evidence, document: Mapping[str, Any] | None, width: int = 120) -> None:
+def stamp(figure_: Figure, evidence: Evidence, document: Verdict | None, width: int = 120) -> None:
     """Print below a figure why its sweep is exploratory."""
-    if stamps := (document["exploratory"] if document else seal.stamps(evidence.folder)):
+    if stamps := (document.exploratory if document else seal.stamps(evidence.folder)):
         more = f" (and {len(stamps) - 1} more)" if len(stamps) > 1 else ""
         figure_.supxlabel(fill(f"exploratory: {stamps[0]}{more}", width), fontsize=8.5, color="#7a4300")
 
@@ -122,23 +123,23 @@ def _arms(ax: Any, evidence: Evidence, values: Mapping[str, list[float]]) -> Non
     ax.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def _differences(ax: Any, evidence: Evidence, pairs: list[dict[str, Any]], document: Mapping[str, Any]) -> None:
+def _differences(ax: Any, evidence: Evidence, pairs: list[Pair], document: Verdict) -> None:
     values = evidence.confirmed(evidence.reported)
-    if margin := document["margin"]:
+    if margin := document.margin:
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     for i, p in enumerate(pairs):
         color = pair_color(document, p)
         if evidence.is_paired:
-            d = np.array(values[p["a"]][: p["n"]]) - np.array(values[p["b"]][: p["n"]])
+            d = np.array(values[p.a][: p.n]) - np.array(values[p.b][: p.n])
             ax.scatter(d, np.full(len(d), -i - 0.16), s=11, color=color, alpha=0.6, lw=0)
-        ax.plot(p["interval"], [-i, -i], color=color, lw=2.6, solid_capstyle="butt")
-        ax.plot(p["difference"], -i, "o", ms=7, color=color, mec="white")
+        ax.plot(p.interval, [-i, -i], color=color, lw=2.6, solid_capstyle="butt")
+        ax.plot(p.difference, -i, "o", ms=7, color=color, mec="white")
         ax.annotate(
             pair_words(document, p), (1.0, -i), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8.5, color=color,
         )  # fmt: skip
-    ax.set_yticks([-i for i in range(len(pairs))], [f"{p['a']} − {p['b']}" for p in pairs])
+    ax.set_yticks([-i for i in range(len(pairs))], [f"{p.a} − {p.b}" for p in pairs])
     ax.set_ylim(-len(pairs) + 0.4, 0.6)
     better = "right" if evidence.goal_of(evidence.reported) is Goal.MAXIMIZE else "left"
     of = "on the same seed" if evidence.is_paired else "of the means"

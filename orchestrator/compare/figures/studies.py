@@ -23,6 +23,7 @@ from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.statistics.intervals import summarize
 from orchestrator.statistics.sentences import settling_words
+from orchestrator.statistics.verdict import Pair, Verdict
 
 INCH_A_STUDY, LEAST_ROW, MOST_ROW, INCH_WORDS = 0.085, 0.5, 1.5, 0.2
 ROOM = 0.08
@@ -54,7 +55,7 @@ def verdict(evidence: Evidence) -> Iterator[Drawn]:
         else "Each large dot is a study, a complete search of its own (study 1 on top); the small dots next to it are "
         "the confirm seeds of the configuration that it chose."
     )
-    level = f"{100 * (1 - document['alpha']):g}" if document else "95"
+    level = f"{100 * (1 - document.alpha):g}" if document else "95"
     yield Drawn(
         name="verdict",
         section="answer",
@@ -86,32 +87,30 @@ def _arms(ax: Any, evidence: Evidence, units: Mapping[str, Mapping[int, Sequence
     ax.set_title(f"Arms ({evidence.studies} studies)")
 
 
-def _differences(
-    ax: Any, evidence: Evidence, pairs: Sequence[Mapping[str, Any]], document: Mapping[str, Any], words: float
-) -> None:
+def _differences(ax: Any, evidence: Evidence, pairs: Sequence[Pair], document: Verdict, words: float) -> None:
     """`words`: share of a row's height reserved for its verdict, at the top."""
     units, trained = evidence.units(evidence.reported), _trained(evidence)
-    if margin := document["margin"]:
+    if margin := document.margin:
         ax.axvspan(-margin, margin, color="#009E73", alpha=0.12, lw=0)
     ax.axvline(0, color="#444444", lw=1)
     found = []
     for p in pairs:
-        a, b = units[p["a"]], units[p["b"]]
+        a, b = units[p.a], units[p.b]
         found.append({r: [x - y for x, y in zip(a[r], b[r], strict=True)] for r in a if r in b})
     whole = [
         d for p, ds in zip(pairs, found, strict=True) for r, values in ds.items() for d in values
-        if (p["a"], r) in trained and (p["b"], r) in trained
+        if (p.a, r) in trained and (p.b, r) in trained
     ]  # fmt: skip
     limits = _limits([*whole, 0.0])
     for i, (p, ds) in enumerate(zip(pairs, found, strict=True)):
-        _band(ax, _span(i, words), p["difference"], p["interval"], pair_color(document, p))
+        _band(ax, _span(i, words), p.difference, p.interval, pair_color(document, p))
         _dots(ax, _span(i, words), ds, evidence.studies, pair_color(document, p), limits)
         ax.annotate(
             pair_words(document, p), (0.0, -i + 0.5), xycoords=("axes fraction", "data"), xytext=(3, -2),
             textcoords="offset points", va="top", fontsize=8.5, color=pair_color(document, p), zorder=6,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
         )  # fmt: skip
-    _rows(ax, [f"{p['a']} −\n{p['b']}" for p in pairs])
+    _rows(ax, [f"{p.a} −\n{p.b}" for p in pairs])
     ax.set_xlim(*limits)
     better = "right" if evidence.goal_of(evidence.reported) is Goal.MAXIMIZE else "left"
     ax.set_xlabel(f"difference in {evidence.reported} in the same study\n(first arm ahead: {better} of 0)")
@@ -264,24 +263,23 @@ def _scale(ax: Any, first: Parameter, parameters: Sequence[Parameter]) -> None:
 def noise(evidence: Evidence) -> Iterator[Drawn]:
     """For each pair, the shares of search and training seed in the variance of a study's difference."""
     document = answered(evidence) if evidence.studies > 1 else None
-    pairs = [p for p in drawn_pairs(document) if p["components"]]
+    pairs = [(p, p.components.share_of_search) for p in drawn_pairs(document) if p.components]
     if document is None or not pairs:
         return
     figure_, axes = panels(1, 1, height=1.05 + 0.62 * len(pairs), width=NARROW)
     ax = axes[0, 0]
-    for i, p in enumerate(pairs):
-        search = p["components"]["share_of_search"]
+    for i, (p, search) in enumerate(pairs):
         ax.barh(-i + 0.12, search, height=0.34, color="#0072B2", label="search" if i == 0 else None)
         ax.barh(-i + 0.12, 1 - search, left=search, height=0.34, color="#E69F00", label="" if i else "training seeds")
         for left, share in ((0.0, search), (search, 1 - search)):
             if share > 0.08:
                 ax.text(left + share / 2, -i + 0.12, f"{share:.0%}", ha="center", va="center", fontsize=8.5,
                         color="white" if left == 0 else "black")  # fmt: skip
-        words = settling_words(p) if p["verdict"] != "inconclusive" else f"to settle it: {settling_words(p)}"
-        if p is document["twin"]:
+        words = settling_words(p) if p.verdict != "inconclusive" else f"to settle it: {settling_words(p)}"
+        if p is document.twin:
             words = "twin: no difference to settle"
         ax.text(0.005, -i - 0.12, fill(words, 44), ha="left", va="top", fontsize=8.5)
-    ax.set_yticks([-i + 0.12 for i in range(len(pairs))], [f"{p['a']} −\n{p['b']}" for p in pairs])
+    ax.set_yticks([-i + 0.12 for i in range(len(pairs))], [f"{p.a} −\n{p.b}" for p, _ in pairs])
     ax.set_ylim(-len(pairs) + 0.5, 0.45)
     ax.set_xlim(0, 1)
     ax.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])

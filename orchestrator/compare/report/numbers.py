@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.statistics.intervals import summarize
+from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.trial import noticed
 
 Row = Mapping[str, Any]
@@ -30,35 +31,35 @@ def arms(evidence: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
-def pairs(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+def pairs(document: Verdict) -> list[dict[str, Any]]:
     """One row per comparison, the twin's last: the difference A - B, its interval, tests and verdict."""
-    twin = [document["twin"]] if document["twin"] else []
+    twin = [document.twin] if document.twin else []
     return [_pair(document, p, is_twin=p in twin) for p in [*shown(document), *twin]]
 
 
-def _pair(document: Mapping[str, Any], p: Mapping[str, Any], *, is_twin: bool) -> dict[str, Any]:
-    low, high = (None, None) if p.get("diverged") else p["interval"]
-    below, above = p["outperforms_interval"]
+def _pair(document: Verdict, p: Pair, *, is_twin: bool) -> dict[str, Any]:
+    low, high = (None, None) if p.diverged else p.interval
+    below, above = p.outperforms_interval
     return {
-        "a": p["a"],
-        "b": p["b"],
-        "metric": document["metric"],
-        "unit": document["unit"],
-        "n": p["n"],
-        "estimate": None if p.get("diverged") else p["difference"],
+        "a": p.a,
+        "b": p.b,
+        "metric": document.metric,
+        "unit": document.unit,
+        "n": p.n,
+        "estimate": None if p.diverged else p.difference,
         "low": low,
         "high": high,
-        "confidence": p["confidence"],
-        "p": p["p"],
-        "p_holm": None if is_twin else p["p_holm"],
-        "p_equivalent": p["p_equivalent"],
-        "p_rank": p["wilcoxon_p"],
-        "outperforms": p["outperforms"],
+        "confidence": p.confidence,
+        "p": p.p,
+        "p_holm": None if is_twin else p.p_holm,
+        "p_equivalent": p.p_equivalent,
+        "p_rank": p.wilcoxon_p,
+        "outperforms": p.outperforms,
         "outperforms_low": below,
         "outperforms_high": above,
-        "detectable": p["detectable"],
-        "verdict": "twin" if is_twin else p["verdict"],
-        "alone": p["alone"],
+        "detectable": p.detectable,
+        "verdict": "twin" if is_twin else p.verdict,
+        "alone": p.alone,
     }
 
 

@@ -25,6 +25,7 @@ from orchestrator.definition.passwords import without_passwords
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
+from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage import whole
 from orchestrator.storage.folder import read_json
 from orchestrator.trial import noticed
@@ -45,7 +46,7 @@ def build(evidence: Evidence, to: Path, *, paper: bool = False, vector: bool = F
         document, refused = answer(evidence), ""
     except Refused as reason:
         document, refused = None, str(reason)
-    stamps = document["exploratory"] if document else seal.stamps(evidence.folder)
+    stamps = document.exploratory if document else seal.stamps(evidence.folder)
     drawn: dict[str, list[Figure]] = {key: [] for key in SECTIONS}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box, in a script without a font
@@ -102,19 +103,19 @@ def _earlier(to: Path) -> list[Path]:
 
 def _top(
     evidence: Evidence,
-    document: Mapping[str, Any] | None,
+    document: Verdict | None,
     refused: str,
     stamps: Sequence[str],
     arms: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
-    settled = document is not None and any(p["verdict"] != "inconclusive" for p in document["pairs"])
+    settled = document is not None and any(p.verdict != "inconclusive" for p in document.pairs)
     task = ", ".join(f"{k} {v}" for k, v in evidence.definition["task"]["parameters"].items() if v is not None)
     return {
         "sweep_id": evidence.sweep_id,
         "question": evidence.description or f"How do the arms of {evidence.definition['name']} compare?",
         "verdict": "refused" if document is None else "settled" if settled else "open",
         "headline": headline(document, refused),
-        "sentences": [sentence(p, document["metric"]) for p in _first(document, arms)] if document else [],
+        "sentences": [sentence(p, document.metric) for p in _first(document, arms)] if document else [],
         "facts": _facts_line(evidence, task),
         "imported": bool(evidence.imported),
         "badges": _badges(evidence, stamps),
@@ -128,8 +129,8 @@ def _facts_line(evidence: Evidence, task: str) -> str:
     amount = currencies.amount(evidence)
     given = "given to each trial" if evidence.is_program else "per trial"
     each = f"{amount} {given}" if amount else "cost per trial unknown"
-    imported = evidence.resolved.get("imported")
-    what = f"imported from {imported['source']}" if imported else f"{evidence.task} ({task})"
+    imported = evidence.resolved.imported
+    what = f"imported from {imported.source}" if imported else f"{evidence.task} ({task})"
     return f"{what} · {each} · {_design(evidence)}"
 
 
@@ -160,10 +161,10 @@ def _badges(evidence: Evidence, stamps: Sequence[str]) -> list[Badge]:
     return badges
 
 
-def _first(document: Mapping[str, Any], arms: Sequence[Mapping[str, str]]) -> list[Mapping[str, Any]]:
+def _first(document: Verdict, arms: Sequence[Mapping[str, str]]) -> list[Pair]:
     """The comparisons of the leading arm, settled ones first."""
     top = arms[0]["arm"] if arms else ""
-    chosen = sorted(shown(document), key=lambda p: (p["verdict"] == "inconclusive", top not in (p["a"], p["b"])))
+    chosen = sorted(shown(document), key=lambda p: (p.verdict == "inconclusive", top not in (p.a, p.b)))
     return [*chosen[:FIRST_SENTENCES]]
 
 
@@ -187,7 +188,7 @@ def _edge(edge: tuning.Edge) -> str:
 
 def _provenance(evidence: Evidence) -> dict[str, Any]:
     trials = evidence.trials
-    known: dict[str, Any] = dict(evidence.resolved.get("provenance", {}))
+    known: dict[str, Any] = dict(evidence.resolved.provenance)
     diff = evidence.folder.path / "uncommitted.diff"
     return {
         "provenance": {
@@ -209,10 +210,9 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
 def _streams(evidence: Evidence) -> dict[str, str]:
     """The data that trials were trained on, and how much; for imported results, their source."""
     trials = evidence.trials
-    if evidence.imported:
-        told = evidence.resolved["imported"]
+    if told := evidence.resolved.imported:
         return {
-            "imported from": f"{told['source']} ({told['kind']}), {told['imported_at']}",
+            "imported from": f"{told.source} ({told.kind}), {told.imported_at}",
             "pairing": evidence.imported,
         }
     return {

@@ -20,6 +20,7 @@ from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.intervals import cut_words, interval_text, summarize
 from orchestrator.statistics.sentences import alone_words, more_words, settling_words, verdict_words
+from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.trial import noticed
 
 Row = Mapping[str, str]
@@ -143,51 +144,51 @@ def _state(evidence: Evidence, arm: str, study: int) -> str:
     return ", ".join(f"{n} of {len(confirm)} {state.lower()}" for state, n in bad.items()) or "complete"
 
 
-def pairs(document: Mapping[str, Any]) -> list[dict[str, str]]:
+def pairs(document: Verdict) -> list[dict[str, str]]:
     """One row per comparison, and one for the twin, which is not a comparison."""
-    twin = document["twin"]
+    twin = document.twin
     rows = [_pair(document, p) for p in shown(document)]
     if twin:
         rows.append({**_pair(document, twin), "p Holm": "-", "A is": TWIN})
     return rows
 
 
-def _pair(document: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, str]:
-    (low, high), (below, above) = p["outperforms_interval"], p["interval"]
+def _pair(document: Verdict, p: Pair) -> dict[str, str]:
+    (low, high), (below, above) = p.outperforms_interval, p.interval
     more = "; ".join(filter(None, [alone_words(p), more_words(p)]))
-    lost = [side for side, arm in (("A", p["a"]), ("B", p["b"])) if arm in p.get("diverged", ())]
+    lost = [side for side, arm in (("A", p.a), ("B", p.b)) if arm in p.diverged]
     return {
-        "A": p["a"],
-        "B": p["b"],
-        "studies" if document["unit"] == "study" else "n": ", ".join(map(str, p.get("counts", [p["n"]]))),
-        f"A − B [{100 * p['confidence']:g} %]": f"{' and '.join(lost)} diverged"
+        "A": p.a,
+        "B": p.b,
+        "studies" if document.unit == "study" else "n": ", ".join(map(str, p.counts or [p.n])),
+        f"A − B [{100 * p.confidence:g} %]": f"{' and '.join(lost)} diverged"
         if lost
-        else interval_text(p["difference"], below, above, sign=True),
-        "p permutation" if "counts" in p else "p sign-flip": f"{p['p']:.2g}",
-        "p Holm": f"{p['p_holm']:.2g}",
-        "p rank-sum" if "counts" in p else "p Wilcoxon": f"{p['wilcoxon_p']:.2g}",
-        "P(A ahead)": f"{p['outperforms']:.2f} [{low:.2f}, {high:.2f}]",
-        "detectable": "-" if lost or p["detectable"] is None else f"{p['detectable']:.2g}",
+        else interval_text(p.difference, below, above, sign=True),
+        "p permutation" if p.counts else "p sign-flip": f"{p.p:.2g}",
+        "p Holm": f"{p.p_holm:.2g}",
+        "p rank-sum" if p.counts else "p Wilcoxon": f"{p.wilcoxon_p:.2g}",
+        "P(A ahead)": f"{p.outperforms:.2f} [{low:.2f}, {high:.2f}]",
+        "detectable": "-" if lost or p.detectable is None else f"{p.detectable:.2g}",
         "A is": verdict_words(p) + (f" ({more})" if more else ""),
     }
 
 
-def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
+def noise(document: Verdict) -> list[dict[str, str]]:
     """Where the noise of each comparison comes from and what settles it; empty where the studies cannot tell."""
-    twin = [document["twin"]] if document["twin"] else []
+    twin = [document.twin] if document.twin else []
     rows = []
     for p in [*shown(document), *twin]:
-        if (parts := p["components"]) is None:
+        if (parts := p.components) is None:
             continue
-        search = parts["share_of_search"]
+        search = parts.share_of_search
         rows.append(
             {
-                "A": p["a"],
-                "B": p["b"],
-                "studies": str(p["n"]),
-                "confirm seeds": f"{parts['confirm']:.3g}",
-                "sd of searches": f"{math.sqrt(parts['between']):.2g}",
-                "sd of training seeds": f"{math.sqrt(parts['within']):.2g}",
+                "A": p.a,
+                "B": p.b,
+                "studies": str(p.n),
+                "confirm seeds": f"{parts.confirm:.3g}",
+                "sd of searches": f"{math.sqrt(parts.between):.2g}",
+                "sd of training seeds": f"{math.sqrt(parts.within):.2g}",
                 "share of search": f"{search:.0%}",
                 "share of training seeds": f"{1 - search:.0%}",
                 "what settles it cheapest": TWIN if p in twin else settling_words(p),
@@ -196,11 +197,11 @@ def noise(document: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def caption(document: Mapping[str, Any]) -> str:
+def caption(document: Verdict) -> str:
     """What is compared, and what was paired."""
-    paired = "paired" if document.get("paired", True) else "not paired,"
-    of = f"{document['metric']}, {document['goal']}, {paired} over"
-    return f"{of} {document['studies']} studies" if document["unit"] == "study" else f"{of} the confirm seeds"
+    paired = "paired" if document.paired else "not paired,"
+    of = f"{document.metric}, {document.goal}, {paired} over"
+    return f"{of} {document.studies} studies" if document.unit == "study" else f"{of} the confirm seeds"
 
 
 def tuning(evidence: Evidence) -> list[dict[str, str]]:

@@ -6,9 +6,8 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
 
-from orchestrator.storage.metric_log import MetricLog
+from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.trial.job import Job
 
 MOST_POINTS = 10_000
@@ -27,7 +26,7 @@ class Points:
 
     def __init__(self, log: MetricLog, job: Job, step: str) -> None:
         self._log, self._job, self._step = log, job, step
-        self.all: list[dict[str, Any]] = []
+        self.all: list[LoggedPoint] = []
         self.metrics: dict[str, float] = {}
         """Metric -> its latest value."""
         self.over = False
@@ -36,23 +35,23 @@ class Points:
         """The first reported step, if it was beyond the budget."""
         self.told: float | None = None
         """The last step that the script itself stated."""
-        self._held: dict[str, Any] | None = None
+        self._held: LoggedPoint | None = None
         self._seen, self._again, self._stamp = 0, False, 0
 
     def begin(self, up_to: float, *, again: bool) -> None:
         """Keep the points of the log up to a step; `again`: a run continues, and may repeat some of them."""
         self.all = self._log.truncate(up_to)
-        self.metrics = {name: value for point in self.all for name, value in point["metrics"].items()}
+        self.metrics = {name: value for point in self.all for name, value in point.metrics.items()}
         self._again = again and bool(self.all)
 
     @property
     def last(self) -> float:
         """The step of the latest point."""
-        return float(self.all[-1]["step"]) if self.all else 0.0
+        return float(self.all[-1].step) if self.all else 0.0
 
     def values(self) -> list[float]:
         """The reported values of the tuned metric."""
-        return [p["metrics"][self._job.metric] for p in self.all if self._job.metric in p["metrics"]]
+        return [p.metrics[self._job.metric] for p in self.all if self._job.metric in p.metrics]
 
     def add(self, row: Mapping[str, float], *, bounded: bool) -> None:
         """Add a row. `bounded`: a row beyond the budget ends the trial and does not become a point."""
@@ -72,7 +71,7 @@ class Points:
         if not given:
             return
         self._seen += 1
-        point = {"step": step, "metrics": given}
+        point = LoggedPoint(step, given)
         if self._seen % math.ceil(self._seen / MOST_POINTS):
             self._held = point if tuned else self._held
         else:
@@ -83,14 +82,13 @@ class Points:
         if self._held is not None:
             self._keep(self._held)
 
-    def _keep(self, point: dict[str, Any]) -> None:
+    def _keep(self, point: LoggedPoint) -> None:
         self._held = None
-        while self.all and int(point["step"]) == int(self.last) and _now() <= self._stamp:
+        while self.all and int(point.step) == int(self.last) and _now() <= self._stamp:
             time.sleep(0.0005)  # of points at one step a tracker keeps the newest, by millisecond
-        self._log.append(point["step"], point["metrics"])
+        self.all.append(self._log.append(point.step, point.metrics))
         self._stamp = _now()
-        self.all.append(point)
-        self.metrics |= point["metrics"]
+        self.metrics |= point.metrics
 
 
 def _now() -> int:

@@ -221,7 +221,7 @@ class ProgramSession:
         return Report(
             trial_id=self.job.trial_id,
             grad_evals=self._spent(),
-            metrics=dict(found["metrics"]) if found is not None else dict(self._points.metrics),
+            metrics=dict(found.metrics) if found is not None else dict(self._points.metrics),
             seconds=self._run.seconds + self._seconds,
             evaluation=number,
             durable=-1.0,

@@ -210,10 +210,10 @@ def said(search: str, design: Design, number: int, *, values: Values | None = No
     try:
         folder = swept(root, sweep_text(search, design, number), values or trained(), number, {ARMS[0]: effect})
         evidence = Evidence(folder)
-        (pair,) = answer.answer(evidence)["pairs"]
-        low, high = pair["interval"]
+        (pair,) = answer.answer(evidence).pairs
+        low, high = pair.interval
         covers = low - 1e-12 <= effect <= high + 1e-12
-        return Said(pair["unit"], pair["verdict"], pair["difference"], covers, _differences(evidence))
+        return Said(pair.unit, pair.verdict, pair.difference, covers, _differences(evidence))
     finally:
         shutil.rmtree(root)
 

@@ -46,14 +46,14 @@ def where(t: pd.DataFrame, **of: Any) -> pd.Series:
 def test_the_unit_of_several_studies_is_the_study() -> None:
     t = table({"sgd": 0.8, "sam": 0.9})
     document = compare(t, **QUESTION)
-    json.dumps(document)
-    pair = document["pairs"][0]
-    assert (document["unit"], pair["unit"], pair["n"], document["studies"]) == ("study", "study", 8, 8)
+    json.dumps(document.document())
+    pair = document.pairs[0]
+    assert (document.unit, pair.unit, pair.n, document.studies) == ("study", "study", 8, 8)
     confirm = t[t["stage"] == "confirm"].groupby(["arm", "study"])["m"].mean()
-    assert pair["difference"] == pytest.approx((confirm["sam"] - confirm["sgd"]).mean(), abs=1e-12)
-    assert pair["p"] == 2 / 2**8
-    assert pair["components"].keys() == {"within", "between", "confirm", "share_of_search"}
-    assert (pair["searched"], pair["study_trials"]) == ({"sam": 6, "sgd": 6}, 8)
+    assert pair.difference == pytest.approx((confirm["sam"] - confirm["sgd"]).mean(), abs=1e-12)
+    assert pair.p == 2 / 2**8
+    assert pair.components is not None
+    assert (pair.searched, pair.study_trials) == ({"sam": 6, "sgd": 6}, 8)
     found = sentence(pair, "m")
     assert found.startswith("sam, tuned with 6 trials, is better than sgd, tuned with 6 trials: +0.1")
     assert found.endswith("ahead in 100% of 8 studies.")
@@ -67,8 +67,8 @@ def test_one_search_an_arm_says_nothing_about_methods() -> None:
     for given in (t, t.drop(columns="study")):
         for more in ({}, {"baseline": "sgd"}, {"margin": 0.01}, {"margin": 0.5}, {"alpha": 0.2}, {"goal": "minimize"}):
             document = compare(given, **{**QUESTION, **more})
-            assert (document["unit"], document["studies"]) == ("seed", 1)
-            said = [sentence(p, "m") for p in document["pairs"]]
+            assert (document.unit, document.studies) == ("seed", 1)
+            said = [sentence(p, "m") for p in document.pairs]
             for text in [*said, headline(document), *notes(document)]:
                 assert "is better than" not in text
                 assert "is worse than" not in text
@@ -82,33 +82,33 @@ def test_one_search_an_arm_says_nothing_about_methods() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.5])
 def test_below_six_studies_nothing_is_settled_and_nothing_refused(studies: int, margin: float) -> None:
     document = compare(table({"sgd": 0.8, "sam": 0.9}, studies=studies), **QUESTION, margin=margin)
-    assert document["pairs"][0]["verdict"] == "inconclusive"
-    assert document["notes"] == [too_few(document)]
+    assert document.pairs[0].verdict == "inconclusive"
+    assert document.notes == [too_few(document)]
     assert f"{studies} studies cannot settle 1 comparison" in too_few(document)
     assert "Plan 6 studies or more (1 + log2(1 / 0.05))." in too_few(document)
 
 
 def test_seven_studies_for_three_comparisons() -> None:
     arms = {"a": 0.8, "b": 0.9, "c": 1.0}
-    assert {p["verdict"] for p in compare(table(arms, studies=6), **QUESTION)["pairs"]} == {"inconclusive"}
-    assert "inconclusive" not in {p["verdict"] for p in compare(table(arms, studies=7), **QUESTION)["pairs"]}
+    assert {p.verdict for p in compare(table(arms, studies=6), **QUESTION).pairs} == {"inconclusive"}
+    assert "inconclusive" not in {p.verdict for p in compare(table(arms, studies=7), **QUESTION).pairs}
 
 
 def test_open_questions_say_what_settles_them() -> None:
     document = compare(table({"sgd": 0.8, "sam": 0.801}, spread=0.002), **QUESTION)
-    pair = document["pairs"][0]
-    assert pair["verdict"] == "inconclusive"
-    assert pair["settles"]["cheapest"] in ("studies", "confirm")
-    assert pair["settles"]["trials"] > 0
+    pair = document.pairs[0]
+    assert pair.verdict == "inconclusive"
+    assert pair.settles.cheapest in ("studies", "confirm")
+    assert pair.settles.trials > 0
     assert "trials per arm) might settle it" in sentence(pair, "m")
     assert "the search makes up" in sentence(pair, "m")
-    assert pair["more_seeds"] is None
+    assert pair.more_seeds is None
 
 
 def test_equivalent_studies() -> None:
-    pair = compare(table({"sgd": 0.8, "sam": 0.8001}), **QUESTION, margin=0.01)["pairs"][0]
-    assert pair["verdict"] == "equivalent"
-    assert pair["p_equivalent"] < 0.05
+    pair = compare(table({"sgd": 0.8, "sam": 0.8001}), **QUESTION, margin=0.01).pairs[0]
+    assert pair.verdict == "equivalent"
+    assert pair.p_equivalent < 0.05
     assert "sam, tuned with 6 trials, and sgd, tuned with 6 trials, are equivalent within" in sentence(pair, "m")
 
 
@@ -116,8 +116,8 @@ def test_ragged_confirm_seeds_are_paired_by_study_and_seed() -> None:
     t = table({"sgd": 0.8, "sam": 0.9}, confirm=3)
     short = where(t, stage="confirm", study=4) & t["trial_id"].str.endswith("-2")
     document = compare(t[~short], **QUESTION)
-    assert document["seeds_of"] == {"sam": 23, "sgd": 23}
-    assert document["pairs"][0]["components"]["confirm"] == pytest.approx(8 / (7 / 3 + 1 / 2))
+    assert document.seeds_of == {"sam": 23, "sgd": 23}
+    assert document.pairs[0].components.confirm == pytest.approx(8 / (7 / 3 + 1 / 2))
 
 
 def test_a_study_with_failed_trials_is_named() -> None:
@@ -131,7 +131,7 @@ def test_a_study_with_failed_trials_is_named() -> None:
     t.loc[where(t, trial_id="sgd-2-tune-1"), "state"] = "FAILED"
     t.loc[failed, "state"] = "COMPLETE"
     document = compare(t, **QUESTION)
-    assert document["notes"] == ["study 2 of arm sgd: 1 of 6 trials of its search failed."]
+    assert document.notes == ["study 2 of arm sgd: 1 of 6 trials of its search failed."]
 
 
 def test_a_study_without_confirm_trials_is_named_and_not_dropped() -> None:
@@ -146,7 +146,7 @@ def test_a_study_without_confirm_trials_is_named_and_not_dropped() -> None:
 def test_an_arm_that_found_nothing_is_named() -> None:
     t = table({"sgd": 0.8, "sam": 0.9, "adamw": 0.7})
     document = compare(t[~where(t, arm="adamw", stage="confirm")], **QUESTION)
-    assert document["notes"] == ["arm adamw has no confirm trials and is not compared."]
+    assert document.notes == ["arm adamw has no confirm trials and is not compared."]
 
 
 def test_diverged_trials_count_with_the_worst_value() -> None:
@@ -154,9 +154,9 @@ def test_diverged_trials_count_with_the_worst_value() -> None:
     t.loc[where(t, stage="confirm", study=2, arm="sam"), ["state", "m"]] = ["DIVERGED", 0.0]
     t.loc[where(t, trial_id="sam-4-confirm-0"), ["state", "m"]] = ["DIVERGED", 0.0]
     document = compare(t, **QUESTION)
-    assert document["diverged"] == [{"arm": "sam", "study": 2}]
-    assert document["pairs"][0]["n"] == 8
-    assert document["pairs"][0]["outperforms"] == 6 / 8  # behind in study 2 and, by the mean, in study 4
+    assert list(document.diverged) == [("sam", 2)]
+    assert document.pairs[0].n == 8
+    assert document.pairs[0].outperforms == 6 / 8  # behind in study 2 and, by the mean, in study 4
     assert "Study 2 of arm sam diverged entirely." in notes(document)
 
 
@@ -177,7 +177,7 @@ def test_an_arm_that_a_race_stopped_has_the_first_studies() -> None:
     stopped = {"bad": {"studies": 6, "seeds": 12, "reason": "behind base after 6 studies"}}
     race = {"looks": [6], "stopped": stopped}
     document = compare(t[~dropped], **QUESTION, race=race)
-    assert {(p["a"], p["b"]): p["n"] for p in document["pairs"]} == {
+    assert {(p.a, p.b): p.n for p in document.pairs} == {
         ("bad", "base"): 6, ("bad", "good"): 6, ("base", "good"): 8,
     }  # fmt: skip
     assert "looks at 6 studies" in " ".join(notes(document))
@@ -187,20 +187,20 @@ def test_p_and_interval_that_disagree_are_told() -> None:
     """An outlier among eight studies: the sign-flip test sees eight of one sign, the t interval a large spread."""
     t = table({"sgd": 0.8, "sam": 0.801}, confirm=1, spread=0.0)
     t.loc[where(t, stage="confirm", arm="sam", study=3), "m"] = 0.9
-    pair = compare(t, **QUESTION)["pairs"][0]
-    assert (pair["verdict"], pair["alone"]) == ("inconclusive", "p")
-    assert pair["p_holm"] < 0.05
+    pair = compare(t, **QUESTION).pairs[0]
+    assert (pair.verdict, pair.alone) == ("inconclusive", "p")
+    assert pair.p_holm < 0.05
     assert "p is below 0.05, but the interval does not exclude zero" in sentence(pair, "m")
-    margin = compare(t, **QUESTION, margin=0.0005)["pairs"][0]
+    margin = compare(t, **QUESTION, margin=0.0005).pairs[0]
     assert "but the interval does not exclude the margin" in sentence(margin, "m")
-    many = compare(table({"a": 0.8, "b": 0.9, "c": 1.0}, studies=6), **QUESTION)["pairs"]
-    assert {p["alone"] for p in many} == {"interval"}
+    many = compare(table({"a": 0.8, "b": 0.9, "c": 1.0}, studies=6), **QUESTION).pairs
+    assert {p.alone for p in many} == {"interval"}
     assert "the interval excludes zero, but p after Holm is not below 0.05" in sentence(many[0], "m")
-    near = compare(table({"a": 0.8, "b": 0.8}, studies=5, confirm=1), **QUESTION, margin=0.5)["pairs"][0]
-    assert (near["verdict"], near["alone"]) == ("inconclusive", "equivalence")
+    near = compare(table({"a": 0.8, "b": 0.8}, studies=5, confirm=1), **QUESTION, margin=0.5).pairs[0]
+    assert (near.verdict, near.alone) == ("inconclusive", "equivalence")
     assert "the interval lies inside the margin" in sentence(near, "m")
-    open_ = compare(table({"sgd": 0.8, "sam": 0.8}, spread=0.002), **QUESTION)["pairs"][0]
-    assert (open_["verdict"], open_["alone"]) == ("inconclusive", None)
+    open_ = compare(table({"sgd": 0.8, "sam": 0.8}, spread=0.002), **QUESTION).pairs[0]
+    assert (open_.verdict, open_.alone) == ("inconclusive", None)
 
 
 def test_the_twin_is_not_in_the_family() -> None:
@@ -208,12 +208,12 @@ def test_the_twin_is_not_in_the_family() -> None:
     t = table({"sgd": 0.8, "sam": 0.9, "sgd-twin": 0.8}, studies=6)
     document = compare(t, **QUESTION, twin=("sgd-twin", "sgd"))
     without = compare(t[t["arm"] != "sgd-twin"], **QUESTION)
-    assert document["pairs"] == without["pairs"]
-    assert document["pairs"][0]["verdict"] == "better"
-    assert without["twin"] is None
-    twin = document["twin"]
-    assert (twin["a"], twin["b"], twin["p_holm"]) == ("sgd-twin", "sgd", twin["p"])
-    assert [p["alone"] for p in compare(t, **QUESTION)["pairs"]].count("interval") == 2
+    assert document.pairs == without.pairs
+    assert document.pairs[0].verdict == "better"
+    assert without.twin is None
+    twin = document.twin
+    assert (twin.a, twin.b, twin.p_holm) == ("sgd-twin", "sgd", twin.p)
+    assert [p.alone for p in compare(t, **QUESTION).pairs].count("interval") == 2
 
 
 def test_arms_with_one_task_are_compared_beside_those_with_another() -> None:
@@ -227,10 +227,8 @@ def test_arms_with_one_task_are_compared_beside_those_with_another() -> None:
     ]  # fmt: skip
     asked: dict[str, Any] = {"metric": "loss", "goal": "minimize", "choice": Choice()}
     document = compare(pd.DataFrame(rows), **asked)
-    assert [(p["a"], p["b"]) for p in document["pairs"]] == [("b", "c")]
-    assert document["notes"][0].startswith(
-        "Only arms with the same task are compared (a; b, c): task.noise is 0.0 in a"
-    )
+    assert [(p.a, p.b) for p in document.pairs] == [("b", "c")]
+    assert document.notes[0].startswith("Only arms with the same task are compared (a; b, c): task.noise is 0.0 in a")
     with pytest.raises(Refused, match=r"no arm has the task of a, the baseline"):
         compare(pd.DataFrame(rows), **asked, baseline="a")
     with pytest.raises(Refused, match=r"not paired: task.noise is 0.0 in a, 0.4 in b"):

@@ -12,12 +12,13 @@ from scipy import stats
 from orchestrator.definition.states import Goal
 from orchestrator.statistics.intervals import Array
 from orchestrator.statistics.pairing import Refused
-from orchestrator.statistics.unpaired import UnpairedPair, compare_unpaired, least_p, too_few
+from orchestrator.statistics.unpaired import compare_unpaired, least_p, too_few
+from orchestrator.statistics.verdict import Pair
 
 SETS = 400
 
 
-def pair(a: Array, b: Array, margin: float = 0.0) -> UnpairedPair:
+def pair(a: Array, b: Array, margin: float = 0.0) -> Pair:
     values = {"a": [np.array([x]) for x in a], "b": [np.array([x]) for x in b]}
     return compare_unpaired(values, goal=Goal.MAXIMIZE, unit="seed", margin=margin)[0]
 
