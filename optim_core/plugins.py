@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 
@@ -29,9 +29,15 @@ def offered(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 @lru_cache(maxsize=16)
 def _offered(group: str, path: tuple[str, ...]) -> Mapping[str, tuple[EntryPoint, ...]]:
     found: dict[str, tuple[EntryPoint, ...]] = {}
-    for entry in entry_points(group=group):
+    for entry in _every(path).select(group=group):
         found[entry.name] = (*found.get(entry.name, ()), entry)
     return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=2)
+def _every(path: tuple[str, ...]) -> EntryPoints:
+    """Of all groups at once: reading the distributions takes most of the time."""
+    return entry_points()
 
 
 def distribution(entry: EntryPoint) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import enum
-import importlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import typer
 
-from orchestrator.cli.app import VERBS, Exit, app
+from orchestrator.cli.app import Exit, add_verbs, app
 
 SAYS = {
     Exit.DONE: "done",
@@ -36,8 +35,7 @@ standard error.
 
 def application() -> Any:
     """The application with all its commands."""
-    for group in VERBS:
-        importlib.import_module(f"orchestrator.cli.{group}")
+    add_verbs()
     return typer.main.get_command(app)
 
 

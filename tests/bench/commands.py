@@ -24,7 +24,7 @@ LIMITS = {"--help": 1.0, "validate": 1.0, "status": 1.0, "best": 1.0, "list": 1.
 SMALL = ("budget.per_trial=60", "budget.trials_per_arm=4", "seeds.studies=3", "seeds.confirm=6")
 RESULTS = Path(__file__).parent / "results" / "commands.txt"
 TIMES = 3
-COMMAND = (sys.executable, "-c", "from orchestrator.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from orchestrator.cli import command; command()")
 
 
 def seconds(*words: str) -> float:

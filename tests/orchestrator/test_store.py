@@ -204,8 +204,7 @@ def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
 
 
 def command(*words: str) -> typer.testing.Result:
-    for group in cli.VERBS:
-        __import__(f"orchestrator.cli.{group}")
+    cli.add_verbs()
     return typer.testing.CliRunner().invoke(cli.app, words, catch_exceptions=False)
 
 

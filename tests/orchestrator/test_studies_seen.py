@@ -250,10 +250,10 @@ def test_bands_are_over_studies() -> None:
         {"trial_id": f"t{study}-{seed}", "study": study, "step": step, "seconds": step, "value": study + seed * step}
         for study in (1, 2) for seed in (0, 1) for step in (1.0, 2.0, 3.0)
     ]  # fmt: skip
-    found = banded(pd.DataFrame(rows), "step")
+    found = banded(pd.DataFrame(rows))
     assert found is not None
-    x, mean, low, high = found
-    assert list(x) == [1, 2, 3]
+    x, time, mean, low, high = found
+    assert list(x) == list(time) == [1, 2, 3]
     assert list(mean) == [2, 2.5, 3]  # of studies 1 and 2, each with half the step
     assert (high - low) / 2 == pytest.approx([stats.t.ppf(0.975, 1) / 2] * 3)
 

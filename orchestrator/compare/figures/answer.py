@@ -164,20 +164,22 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     color = colors(evidence.arms, evidence.twin)
     over = "studies, each the mean over its confirm seeds," if evidence.studies > 1 else "seeds"
     for row, name in enumerate(names):
+        points, dashes = curves[curves["name"] == name], ("-", "--", "-.", ":")
+        bands = {arm: banded(points[points["arm"] == arm], evidence.bounds(name)) for arm in evidence.arms}
         for column, axis in enumerate(("step", "seconds")):
-            ax, dashes = axes[row, column], ("-", "--", "-.", ":")
-            for i, arm in enumerate(evidence.arms):
-                found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], axis, evidence.bounds(name))
+            ax = axes[row, column]
+            for i, (arm, found) in enumerate(bands.items()):
                 if found is None:
                     continue
-                x, mean, low, high = found
+                steps, seconds, mean, low, high = found
+                x = steps if axis == "step" else seconds
                 ax.plot(x, mean, color=color[arm], ls=dashes[i // 4 % 4], label=arm)
                 ax.fill_between(x, low, high, color=color[arm], alpha=0.16, lw=0)
-            steps = "steps, as imported" if evidence.imported else evidence.steps_of_curves
-            ax.set_xlabel(steps if axis == "step" else "seconds of training")
+            words = "steps, as imported" if evidence.imported else evidence.steps_of_curves
+            ax.set_xlabel(words if axis == "step" else "seconds of training")
             if column == 0:
                 ax.set_ylabel(label_of(name))
-            _scale(ax, curves[curves["name"] == name])
+            _scale(ax, points)
     figure_.legend(
         *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(6, len(evidence.arms))
     )
@@ -194,29 +196,34 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
 
 
 def banded(
-    points: pd.DataFrame, axis: str, bounds: tuple[float, float] = UNBOUNDED
-) -> tuple[Any, Any, Any, Any] | None:
-    """(x, mean, low, high) over seeds, or over studies where there are several, at common gradient evaluations.
+    points: pd.DataFrame, bounds: tuple[float, float] = UNBOUNDED
+) -> tuple[Any, Any, Any, Any, Any] | None:
+    """(gradient evaluations, seconds, mean, low, high) over seeds, or over studies where there are several.
 
-    `axis` is step or seconds; for seconds, x is the mean time at each of these points. None without points.
+    At common gradient evaluations; the seconds are the mean time at each of these. None without points.
     """
-    found = [g.sort_values("step") for _, g in points.groupby("trial_id")]
-    found = [g for g in found if len(g) > 1 and g["seconds"].notna().all()]
+    studies, found = list[int](), list[tuple[Any, Any, Any]]()
+    for _, trial in points.groupby("trial_id"):
+        step, seconds, value = (trial[name].to_numpy() for name in ("step", "seconds", "value"))
+        if len(step) > 1 and not np.isnan(seconds).any():
+            order = np.argsort(step)
+            studies.append(trial["study"].iloc[0])
+            found.append((step[order], seconds[order], value[order]))
     if not found:
         return None
-    start, end = max(g["step"].iloc[0] for g in found), min(g["step"].iloc[-1] for g in found)
-    steps = np.unique(np.concatenate([g["step"].to_numpy() for g in found]))
+    start, end = max(step[0] for step, _, _ in found), min(step[-1] for step, _, _ in found)
+    steps = np.unique(np.concatenate([step for step, _, _ in found]))
     steps = steps[(steps >= start) & (steps <= end)]
     if not len(steps):
         return None
-    x = np.mean([np.interp(steps, g["step"], g[axis]) for g in found], axis=0)
-    table = np.array([np.interp(steps, g["step"], g["value"]) for g in found])
+    time = np.mean([np.interp(steps, step, seconds) for step, seconds, _ in found], axis=0)
+    table = np.array([np.interp(steps, step, value) for step, _, value in found])
     if points["study"].nunique() > 1:
-        table = pd.DataFrame(table).groupby(np.array([g["study"].iloc[0] for g in found])).mean().to_numpy()
+        table = pd.DataFrame(table).groupby(np.array(studies)).mean().to_numpy()
     if len(table) < 2:
-        return x, table[0], table[0], table[0]
+        return steps, time, table[0], table[0], table[0]
     sums = [summarize(list(column), bounds=bounds) for column in table.T]
-    return x, table.mean(axis=0), np.array([s.lo for s in sums]), np.array([s.hi for s in sums])
+    return steps, time, table.mean(axis=0), np.array([s.lo for s in sums]), np.array([s.hi for s in sums])
 
 
 def _scale(ax: Any, points: pd.DataFrame) -> None:

@@ -32,10 +32,10 @@ def geometry(evidence: Evidence) -> Iterator[Drawn]:
             _once(ax, evidence, curves[curves["name"] == name])
             continue
         for arm in evidence.arms:
-            found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)], "step")
+            found = banded(curves[(curves["arm"] == arm) & (curves["name"] == name)])
             if found is None:
                 continue
-            x, mean, low, high = found
+            x, _, mean, low, high = found
             ax.plot(x, mean, color=colors(evidence.arms, evidence.twin)[arm], label=arm)
             ax.fill_between(x, low, high, color=colors(evidence.arms, evidence.twin)[arm], alpha=0.16, lw=0)
         values = curves[curves["name"] == name]["value"].to_numpy()
