@@ -9,6 +9,9 @@ which rule:
     sam:    the same, with g taken at w + sam_radius g / |g|, one norm |g| for each row
 
 Each row is its optimizer's step up to rounding. A row with a gradient that is not finite is skipped individually.
+
+On a GPU the rows are updated together, which takes few kernels. On a CPU they are updated one by one with torch's fused
+kernels, which pass over the memory once and round as the optimizers themselves do.
 """
 
 from __future__ import annotations
@@ -67,8 +70,8 @@ class Passed(Protocol):
         """[K]"""
 
     @property
-    def grads(self) -> list[Tensor]:
-        """[K, n] per parameter group, which the step may overwrite."""
+    def grads(self) -> list[list[Tensor]]:
+        """Per parameter group [K, n], in one tensor or in consecutive columns; the step may overwrite them."""
 
     @property
     def norms(self) -> Tensor:
@@ -98,7 +101,12 @@ class Rule(Protocol):
         """Values for a step from hyperparameters [steps, K] and each step's number, from 1, in float64."""
 
     def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
-        """Take the step in place; `at` has the columns, [K, 1] each."""
+        """Take the step of all rows in place; `at` has the columns, [K, 1] each."""
+
+    def update_row(
+        self, w: list[Tensor], g: list[Tensor], state: list[list[Tensor]], at: Mapping[str, float], step: Tensor
+    ) -> None:
+        """Take the step of one row on a CPU, all of whose tensors come in the same parts; `at` has hyperparameters."""
 
     def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The state tensors that the optimizer itself would have with these settings."""
@@ -124,6 +132,15 @@ class HeavyBall:
             g.addcmul_(w, at["decay"])
         m = state[0].mul_(at["momentum"]).add_(g)
         w.addcmul_(g.addcmul_(m, at["momentum"]) if self._nesterov else m, at["move"])
+
+    def update_row(
+        self, w: list[Tensor], g: list[Tensor], state: list[list[Tensor]], at: Mapping[str, float], step: Tensor
+    ) -> None:
+        """See `Rule`."""
+        torch._fused_sgd_(
+            w, g, state[0] if at["momentum"] != 0 else [], weight_decay=at["weight_decay"], momentum=at["momentum"],
+            lr=at["lr"], dampening=0.0, nesterov=self._nesterov, maximize=False, is_first_step=False,
+        )  # fmt: skip
 
     def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """No buffer without momentum."""
@@ -156,6 +173,16 @@ class Moments:
         v.mul_(at["beta2"]).addcmul_(g * g, at["share2"])
         width = v.sqrt().div_(at["root"]).add_(at["eps"])
         w.mul_(at["keep"]).addcmul_(torch.div(m, width, out=width), at["move"])
+
+    def update_row(
+        self, w: list[Tensor], g: list[Tensor], state: list[list[Tensor]], at: Mapping[str, float], step: Tensor
+    ) -> None:
+        """See `Rule`."""
+        m, v = state
+        torch._fused_adamw_(
+            w, g, m, v, [], [step] * len(w), lr=at["lr"], beta1=at["beta1"], beta2=at["beta2"], eps=at["eps"],
+            weight_decay=at["weight_decay"], amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """Both."""
@@ -229,6 +256,11 @@ class PackedStep:
         self._steps = [self._counted(i, rule) for i, rule in enumerate(self._rules)]
         self._fresh = [all(not o.state.get(p) for g in o.param_groups for p in g["params"]) for o in optimizers]
         self._table: list[tuple[list[str], list[Tensor]]] = []
+        self._by_row = all(w.device.type == "cpu" for w in weights)
+        self._plans: list[dict[str, list[list[float]]]] = []
+        """Per parameter group and name, the hyperparameters of the coming steps, [steps][K], if rows are updated singly."""
+        self._parts: list[list[list[list[Tensor]]]] = []
+        """Per parameter group and trial, the parts of its weights and of each state tensor."""
 
     def values(self, trial: int) -> list[dict[str, float]]:
         """The current hyperparameters of a trial, per parameter group."""
@@ -240,12 +272,16 @@ class PackedStep:
     def prepare(self, plans: Sequence[Mapping[str, Tensor]]) -> None:
         """Set the hyperparameters of the coming steps: for each group name -> [steps, K], float64."""
         self._table = []
+        self._plans = [{name: x.tolist() for name, x in values.items()} for values in plans] if self._by_row else []
         for rule, w, values, steps in zip(self._rules, self._weights, plans, self._steps, strict=True):
             count = next(iter(values.values())).shape[0]
             numbers = torch.tensor(steps, dtype=torch.float64)[None] + torch.arange(1, count + 1)[:, None]
-            columns = rule.columns(values, numbers)
+            columns = rule.columns(values, numbers) if not self._by_row else {}
             if self._climbs:
                 columns["radius"] = values["sam_radius"]
+            if not columns:
+                self._table.append(([], [w.new_empty(0)] * count))
+                continue
             whole = torch.stack(list(columns.values()), dim=1)[..., None].to(w.device, w.dtype)  # [steps, names, K, 1]
             self._table.append((list(columns), list(whole.unbind(0))))
 
@@ -260,8 +296,10 @@ class PackedStep:
         if self._climbs:
             first = evaluate(True)
             home = [w.clone() for w in self._weights]
-            for w, g, own in zip(self._weights, first.grads, at, strict=True):
-                w.addcmul_(g, own["radius"] / first.norms.clamp_min(1e-12)[:, None])
+            for w, parts, own in zip(self._weights, first.grads, at, strict=True):
+                climb = own["radius"] / first.norms.clamp_min(1e-12)[:, None]
+                for part, g in zip(w.split([g.shape[1] for g in parts], 1), parts, strict=True):
+                    part.addcmul_(g, climb)
             try:
                 passes = [first, evaluate(False)]
             finally:
@@ -273,10 +311,16 @@ class PackedStep:
         climbed = [math.isfinite(x) for x in norms[0]] if self._climbs else [True] * len(losses)
         grads = passes[-1].grads
         taken = [
-            up and (math.isfinite(x) or all(bool(g[k].isfinite().all()) for g in grads))
+            up and (math.isfinite(x) or all(bool(g[k].isfinite().all()) for parts in grads for g in parts))
             for k, (up, x) in enumerate(zip(climbed, norms[-1], strict=True))
         ]
-        self._update(grads, at, [k for k, fine in enumerate(taken) if not fine])
+        still = [k for k, fine in enumerate(taken) if not fine]
+        if self._by_row:
+            self._update_rows(grads, number, still)
+        else:
+            self._update(grads, at, still)
+        self._steps = [[n + (k not in still) for k, n in enumerate(steps)] for steps in self._steps]
+        self._fresh = [fresh and k in still for k, fresh in enumerate(self._fresh)]
         cost = [float(len(passes)) if up else 1.0 for up in climbed]
         return Stepped(losses=losses, taken=taken, cost=cost)
 
@@ -309,16 +353,28 @@ class PackedStep:
                     optimizer.state[p].update(own)
                 at += p.numel()
 
-    def _update(self, grads: list[Tensor], at: list[Columns], still: list[int]) -> None:
-        for i, (rule, w, g, state) in enumerate(zip(self._rules, self._weights, grads, self._state, strict=True)):
+    def _update(self, grads: list[list[Tensor]], at: list[Columns], still: list[int]) -> None:
+        for i, (rule, w, parts, state) in enumerate(zip(self._rules, self._weights, grads, self._state, strict=True)):
+            g = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             before = [x[still].clone() for x in (w, *state)] if still else []
             if still:
                 g[still] = 0.0
             rule.update(w, g, state, at[i])
             for x, rows in zip((w, *state), before, strict=bool(still)):
                 x[still] = rows
-            self._steps[i] = [n + (k not in still) for k, n in enumerate(self._steps[i])]
-        self._fresh = [fresh and k in still for k, fresh in enumerate(self._fresh)]
+
+    def _update_rows(self, grads: list[list[Tensor]], number: int, still: list[int]) -> None:
+        if not self._parts:  # of the weights and the state, which stay where they are
+            for w, parts, state in zip(self._weights, grads, self._state, strict=True):
+                widths = [g.shape[1] for g in parts]
+                self._parts.append([[list(x[k].split(widths)) for x in (w, *state)] for k in range(len(w))])
+        for i, (rule, parts) in enumerate(zip(self._rules, grads, strict=True)):
+            plan, counts = self._plans[i], torch.tensor(self._steps[i], dtype=torch.float32) + 1
+            rows = zip(*(g.unbind() for g in parts), strict=True)
+            for k, (g, own, step) in enumerate(zip(rows, self._parts[i], counts.unbind(), strict=True)):
+                if k not in still:
+                    at = {name: values[number][k] for name, values in plan.items()}
+                    rule.update_row(own[0], list(g), own[1:], at, step)
 
     def _gathered(self, index: int, rule: Rule) -> list[Tensor]:
         """State of a group as rows; state that a trial does not have yet is 0."""

@@ -13,7 +13,6 @@ of a single run: it can continue alone or in another pack.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +21,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
 from trainables.loop import Diverged, Point, Training, never
 from trainables.recipe import Recipe
+from trainables.skeleton import Skeleton
 from trainables.task_class import Model, Task
 
 AHEAD = 64
@@ -46,8 +45,8 @@ class Passed:
 
     losses: Tensor
     """[K]"""
-    grads: list[Tensor]
-    """[K, n] per parameter group."""
+    grads: list[list[Tensor]]
+    """Per parameter group [K, n]: on a CPU in columns, one tensor for each parameter."""
     norms: Tensor
     """[K], over all groups, before clipping."""
 
@@ -183,7 +182,7 @@ class Pack:
         for views in self._views:
             for p, row in views:
                 p.data = row
-        self._skeleton = copy.deepcopy(self._models[0]).to("meta")
+        self._skeleton = Skeleton(self._models[0])
         self._precision = first.gradients.precision
         norms = [(n, m) for n, m in self._models[0].named_modules() if isinstance(m, _NormBase)]
         self._averages = [f"{n}.{key}" if n else key for n, m in norms for key, _ in m.named_buffers(recurse=False)]
@@ -367,7 +366,7 @@ class Pack:
         self._put(clean)
         if self._limits is not None and not ascending:
             scale = (self._limits / (found.norms[:, None] + 1e-6)).clamp(max=1.0)
-            for g in found.grads:
+            for g in (part for parts in found.grads for part in parts):
                 g.mul_(scale)
         return found
 
@@ -384,12 +383,14 @@ class Pack:
         if any(g is None for g in found):
             raise Unpackable("a weight without a gradient")
         each = iter(found)
-        grads = [torch.cat([next(each).reshape(len(self.runs), -1) for _ in leaves], 1) for leaves in self._leaves]
-        norms = [torch.linalg.vector_norm(g, dim=1) for g in grads]
+        grads = [[next(each).reshape(len(self.runs), -1) for _ in leaves] for leaves in self._leaves]
+        if self._rows[0].device.type != "cpu":  # few kernels; on a CPU a pass over the memory costs more
+            grads = [[torch.cat(parts, 1)] for parts in grads]
+        norms = [torch.linalg.vector_norm(g, dim=1) for parts in grads for g in parts]
         whole = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
         return Passed(losses=losses.detach().to(whole.dtype), grads=grads, norms=whole)
 
     def _loss(self, params: dict[str, Tensor], rest: dict[str, Tensor], inputs: Any, targets: Any) -> Tensor:
         with self._precision.forward():
-            outputs = functional_call(self._skeleton, {**params, **rest}, (inputs,))
+            outputs = self._skeleton({**params, **rest}, inputs)
         return self.runs[0].task.loss(tree_map(self._precision.widened, outputs), targets)

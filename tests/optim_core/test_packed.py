@@ -28,7 +28,7 @@ CASES = [(name, extra) for name in PACKED for extra in ({}, *VARIANTS.get(name, 
 @dataclass
 class Passed:
     losses: Tensor
-    grads: list[Tensor]
+    grads: list[list[Tensor]]
     norms: Tensor
 
 
@@ -84,7 +84,7 @@ def packed(optimizers: list[Any], rows: Tensor, steps: range, broken: tuple[int,
             spoilt = torch.tensor([float("nan") if (step, k) == broken else 1.0 for k in range(len(rows))])
             losses = losses * spoilt.to(losses)
             (grad,) = torch.autograd.grad(losses.sum(), [leaf])
-            return Passed(losses.detach(), [grad], grad.norm(dim=1))
+            return Passed(losses.detach(), [list(grad.split(6, 1))], grad.norm(dim=1))
 
         done = found.step(0, evaluate)
         for k, optimizer in enumerate(optimizers):
