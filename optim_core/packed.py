@@ -258,7 +258,7 @@ class PackedStep:
         self._table: list[tuple[list[str], list[Tensor]]] = []
         self._by_row = all(w.device.type == "cpu" for w in weights)
         self._plans: list[dict[str, list[list[float]]]] = []
-        """Per parameter group and name, the hyperparameters of the coming steps, [steps][K], if rows are updated singly."""
+        """If rows are updated one by one: per parameter group, name -> values of the coming steps, [steps][K]."""
         self._parts: list[list[list[list[Tensor]]]] = []
         """Per parameter group and trial, the parts of its weights and of each state tensor."""
 

@@ -11,7 +11,8 @@ takes longer than the product itself (on a CPU 1.5 times for 64 x 256 x 256).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,9 +41,24 @@ class Skeleton:
 
     def __call__(self, values: Mapping[str, Tensor], inputs: Any) -> Any:
         """The outputs. `values`: name of a parameter or buffer -> value; tied ones have the first of their names."""
+        return self.holding(values)(inputs)
+
+    def holding(self, values: Mapping[str, Tensor]) -> nn.Module:
+        """The module with these values, until others are given."""
         for place, key, name in self._places:
             place[key] = values[name]
-        return self._model(inputs)
+        return self._model
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within this context, the model is in evaluation mode."""
+        modes = {module: module.training for module in self._model.modules()}
+        self._model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from orchestrator.trial.sessions import Session, session_of
 from orchestrator.trial.watchdog import Watchdog
 from orchestrator.trial.worker_group import WorkerGroup
 from trainables.pack import Pack as Runs
+from trainables.pack import at_once
 
 OWN_IN_A_PACK = frozenset({"schedule", "warmup", "final_lr", "clip_norm"})
 """Recipe keys that may differ between the trials of a pack."""
@@ -108,7 +110,7 @@ class Crew:
             else:
                 alone.append(trial_id)
         for sessions in kinds.values():
-            most = self._most or len(sessions)
+            most = self._most or at_once(sessions[0].training, len(sessions))
             for members in [sessions[i : i + most] for i in range(0, len(sessions), most)]:
                 ids = [s.job.trial_id for s in members]
                 if len(members) == 1:
@@ -172,8 +174,11 @@ class Pack:
             self._spend(began)
             began = time.perf_counter()
             if outcome:
+                scores = self._runs.scores([k for k, end in outcome.items() if end is None])
                 heard = [
-                    self._sessions[k].hear(end if end is not None else lambda k=k: self._runs.point(k))  # type: ignore[misc]
+                    self._sessions[k].hear(
+                        end if end is not None else partial(self._runs.point, k, scores.get(k)), measured=k in scores
+                    )
                     for k, end in outcome.items()
                 ]
             else:

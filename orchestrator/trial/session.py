@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -115,9 +116,15 @@ class TrialSession:
         """Names of global state that it has changed and that is restored in between (`ambient`)."""
         return self._ambient.changed
 
-    def hear(self, point: Callable[[], Point] | Diverged) -> Report | None:
-        """Process an evaluation or the end reached in a pack; a report when one is due. Raises as `advance`."""
-        return self._within(lambda: self._diverged(point) if isinstance(point, Diverged) else self._heard(point()))
+    def hear(self, point: Callable[[], Point] | Diverged, *, measured: bool = False) -> Report | None:
+        """Process an evaluation or the end reached in a pack; a report when one is due. Raises as `advance`.
+
+        `measured`: `point` runs no code of the task.
+        """
+        own = not measured or time.perf_counter() >= self._due
+        return self._within(
+            lambda: self._diverged(point) if isinstance(point, Diverged) else self._heard(point()), own=own
+        )
 
     def wants_checkpoint(self, now: float) -> bool:
         """Whether a checkpoint is due, or about to be."""
@@ -139,9 +146,15 @@ class TrialSession:
         """Add its share of a pack's time."""
         self._seconds += seconds
 
-    def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
-        """Run `act` as this trial, with its own output, global state and errors. `anew`: it may have ended."""
-        with disk.named(self._folder), self._printed.attached(), self._ambient, opened.forks(), exits_raise():
+    def _within(self, act: Callable[[], R], *, anew: bool = False, own: bool = True) -> R | Report:
+        """Run `act` as this trial, with its own errors and, if `own`, output and global state. `anew`: it may have
+        ended.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(disk.named(self._folder))
+            for context in (self._printed.attached(), self._ambient, opened.forks()) if own else ():
+                stack.enter_context(context)
+            stack.enter_context(exits_raise())
             existing = read_result(self._folder) if anew else None
             if existing is not None:
                 return self._ended(existing.state, existing.grad_evals, existing.metrics)

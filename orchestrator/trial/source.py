@@ -105,7 +105,7 @@ def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
     """
     names = list(names)
     found = sorted(files(names).items())
-    of_files = {name: hashlib.sha256(_content(path)).hexdigest() if fresh else _first(path) for name, path in found}
+    of_files = {name: _now(path) if fresh else _first(path) for name, path in found}
     return of_files | _defined(names)
 
 
@@ -117,6 +117,20 @@ def unchanged(names: Iterable[str]) -> bool:
 
 @cache
 def _first(path: Path) -> str:
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def _now(path: Path) -> str:
+    """The digest of the present content; a file whose status is the same is not read again."""
+    try:
+        found = path.stat()
+    except OSError:  # inside an archive, or gone
+        return hashlib.sha256(_content(path)).hexdigest()
+    return _as_of(path, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _as_of(path: Path, *status: int) -> str:
     return hashlib.sha256(_content(path)).hexdigest()
 
 

@@ -14,7 +14,8 @@ import optim_core
 from optim_core.packed import PackedStep
 from tests.tasks import Fit
 from trainables.loop import Diverged, Point, Training
-from trainables.pack import Pack, disproved, unpackable
+from trainables.pack import Pack, disproved
+from trainables.packable import unpackable
 from trainables.ramp import Ramp
 from trainables.task_class import Model
 
