@@ -10,6 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainables import disproof as disproof
     from trainables import loop as loop
     from trainables import pack as pack
     from trainables import packable as packable

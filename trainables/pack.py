@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_map
 
 from trainables.loop import Diverged, Point, Training, never
 from trainables.packable import Unpackable, unpackable
+from trainables.packed_loss import Together
 from trainables.skeleton import Skeleton
 from trainables.task_class import Task
 
@@ -87,37 +88,6 @@ class Stepper(Protocol):
 
 Make = Callable[[Sequence[Any], Sequence[Tensor]], Stepper]
 """Called with the optimizers and the rows of weights of each parameter group."""
-
-
-def disproved(make: Callable[[], Sequence[Training]], step: Make) -> str:
-    """Why a pack of the runs that `make` returns cannot take two steps; empty if its steps equal those of single
-    runs.
-    """
-    alone, packed = make(), make()
-    try:
-        pack = Pack(packed, step)
-        _two(pack.advance)
-    except (Unpackable, RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
-    pack.release()
-    for run, other in zip(alone, packed, strict=True):
-        _two(run.advance)
-        assert isinstance(run.model, nn.Module)
-        assert isinstance(other.model, nn.Module)
-        for (name, mine), theirs in zip(run.model.state_dict().items(), other.model.state_dict().values(), strict=True):
-            far = float((mine.double() - theirs.double()).abs().max()) if mine.numel() else 0.0
-            if far > 1e-2 * max(1.0, float(mine.double().abs().max())):
-                return f"after two steps {name} differs by {far:.1g} from the trial run alone"
-    return ""
-
-
-def _two(advance: Callable[..., Any]) -> None:
-    """Two steps, or fewer if a run diverges."""
-    calls = iter((False, False))
-    try:
-        advance(lambda: next(calls, True))
-    except Diverged:
-        return
 
 
 def at_once(run: Training, count: int) -> int:
@@ -218,7 +188,7 @@ class Pack:
         values = {name: leaf for leaves in self._leaves for name, leaf in leaves.items()} | self._rest
         if len(rows) < len(self.runs):
             values = {name: value[rows] for name, value in values.items()}
-        with torch.no_grad(), self._skeleton.evaluating():
+        with torch.no_grad(), self._skeleton.evaluating(), Together():
             found = torch.vmap(lambda own: task.scores(self._skeleton.holding(own)))(values)
         columns = torch.stack([score.double() for score in found.values()], dim=1).tolist()
         return [dict(zip(found, row, strict=True)) for row in columns]
@@ -405,4 +375,5 @@ class Pack:
     def _loss(self, params: dict[str, Tensor], rest: dict[str, Tensor], inputs: Any, targets: Any) -> Tensor:
         with self._precision.forward():
             outputs = self._skeleton({**params, **rest}, inputs)
-        return self.runs[0].task.loss(tree_map(self._precision.widened, outputs), targets)
+        with Together():
+            return self.runs[0].task.loss(tree_map(self._precision.widened, outputs), targets)

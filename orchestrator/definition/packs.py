@@ -108,7 +108,7 @@ def _check_models(spec: Spec, arm: ArmSpec, places: Mapping[str, Path], where: W
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            why = trainables.pack.disproved(partial(_runs, spec, arm, first), optim_core.packed.PackedStep)
+            why = trainables.disproof.disproved(partial(_runs, spec, arm, first), optim_core.packed.PackedStep)
     except Exception:  # likewise
         return
     if why:

@@ -213,7 +213,7 @@ class Pack:
 
 
 class _Place:
-    """One trial's place in a pack (`session.Held`)."""
+    """One trial's place in a pack (`held.Held`)."""
 
     def __init__(self, runs: Runs, k: int) -> None:
         self._runs, self._k = runs, k
