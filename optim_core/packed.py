@@ -184,7 +184,7 @@ class PackedStep:
             home = [w.clone() for w in self._weights]
             for w, parts, own in zip(self._weights, first.grads, at, strict=True):
                 climb = own["radius"] / first.norms.clamp_min(1e-12)[:, None]
-                for part, g in zip(w.split([g.shape[1] for g in parts], 1), parts, strict=True):
+                for part, g in zip(torch.split(w, [g.shape[1] for g in parts], 1), parts, strict=True):
                     part.addcmul_(g, climb)
             try:
                 passes = [first, evaluate(False)]
@@ -253,7 +253,7 @@ class PackedStep:
         if not self._parts:  # of the weights and the state, which stay where they are
             for w, parts, state in zip(self._weights, grads, self._state, strict=True):
                 widths = [g.shape[1] for g in parts]
-                self._parts.append([[list(x[k].split(widths)) for x in (w, *state)] for k in range(len(w))])
+                self._parts.append([[list(torch.split(x[k], widths)) for x in (w, *state)] for k in range(len(w))])
         for i, (rule, parts) in enumerate(zip(self._rules, grads, strict=True)):
             plan, counts = self._plans[i], torch.tensor(self._steps[i], dtype=torch.float32) + 1
             rows = zip(*(g.unbind() for g in parts), strict=True)

@@ -98,7 +98,7 @@ def at_once(run: Training, count: int) -> int:
     weights = [p for group in run.optimizer.param_groups for p in group["params"]]
     if weights[0].device.type != "cpu":
         return count
-    most = min(MOST_ON_CPU, max(4, CACHED // sum(p.numel() for p in weights)))
+    most: int = min(MOST_ON_CPU, max(4, CACHED // sum(p.numel() for p in weights)))
     return math.ceil(count / math.ceil(count / most))
 
 
