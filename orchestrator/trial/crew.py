@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from optim_core.packed import PackedStep, settings
+from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import termination
@@ -72,7 +73,10 @@ class Crew:
                 alone = self._gather()
                 for pack in list(self._packs):
                     reports += self._advance(pack)
-                reports += [self._sessions[t].advance() for t in alone]
+                for trial_id in alone:
+                    reports.append(self._advance_alone(self._sessions[trial_id]))
+                    if reports[-1].state is State.FAILED:  # the driver may give up before all fail alike
+                        break
             self._leave([report.trial_id for report in reports if report.done])
         return reports
 
@@ -122,6 +126,10 @@ class Crew:
                     self._apart(ids, broken)
                     alone += [t for t in ids if t in self._sessions]
         return alone
+
+    def _advance_alone(self, session: Session) -> Report:
+        stopping = isinstance(session, TrialSession) and session.job.pack > 1 and session.stop_asked()
+        return (session.pause() if stopping else None) or session.advance()  # type: ignore[union-attr]
 
     def _advance(self, pack: Pack) -> list[Report]:
         try:
