@@ -14,7 +14,8 @@ from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
 from optim_core.descent import sgd_where_taken
 from optim_core.kernels import stored_like
-from optim_core.packed import Packing, adamw_rule, sgd_rule
+from optim_core.packed import Packing
+from optim_core.packed_rules import adamw_rule, sgd_rule
 from optim_core.ranges import check_not_negative, check_positive, check_share, choice
 from optim_core.registry import register
 from optim_core.rounded import STATE_DTYPES, RoundedAdamW

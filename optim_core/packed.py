@@ -9,6 +9,9 @@ which rule:
     sam:    the same, with g taken at w + sam_radius g / |g|, one norm |g| for each row
 
 Each row is its optimizer's step up to rounding. A row with a gradient that is not finite is skipped individually.
+
+On a GPU the rows are updated together, which takes few kernels. On a CPU they are updated one by one with torch's fused
+kernels, which pass over the memory once and round as the optimizers themselves do.
 """
 
 from __future__ import annotations
@@ -22,11 +25,10 @@ import torch
 from torch import Tensor
 
 from optim_core.adjustable import BETAS, OWN
+from optim_core.packed_rules import Columns, Rule
 
 BOOKKEEPING = frozenset({"params", "param_names", "initial_lr", "grad_evals", "skipped_steps", OWN})
 """Entries of a parameter group that do not affect its arithmetic."""
-Columns = dict[str, Tensor]
-Values = Mapping[str, Tensor]
 
 
 class Counting(Protocol):
@@ -67,8 +69,8 @@ class Passed(Protocol):
         """[K]"""
 
     @property
-    def grads(self) -> list[Tensor]:
-        """[K, n] per parameter group, which the step may overwrite."""
+    def grads(self) -> list[list[Tensor]]:
+        """Per parameter group [K, n], in one tensor or in consecutive columns; the step may overwrite them."""
 
     @property
     def norms(self) -> Tensor:
@@ -84,97 +86,6 @@ class Stepped:
     taken: list[bool]
     cost: list[float]
     """Gradient evaluations charged."""
-
-
-class Rule(Protocol):
-    """The arithmetic of one parameter group."""
-
-    state: tuple[str, ...]
-    """Names of state tensors, shaped like their parameters."""
-    counter: str
-    """Name of the state's step counter; empty if there is none."""
-
-    def columns(self, values: Values, steps: Tensor) -> Columns:
-        """Values for a step from hyperparameters [steps, K] and each step's number, from 1, in float64."""
-
-    def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
-        """Take the step in place; `at` has the columns, [K, 1] each."""
-
-    def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """The state tensors that the optimizer itself would have with these settings."""
-
-
-class HeavyBall:
-    """SGD with momentum and coupled weight decay."""
-
-    state: tuple[str, ...] = ("momentum_buffer",)
-    counter = ""
-
-    def __init__(self, *, nesterov: bool) -> None:
-        self._nesterov, self._decays = nesterov, True
-
-    def columns(self, values: Values, steps: Tensor) -> Columns:
-        """See `Rule`."""
-        self._decays = bool(values["weight_decay"].any())
-        return {"move": -values["lr"], "momentum": values["momentum"], "decay": values["weight_decay"]}
-
-    def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
-        """See `Rule`."""
-        if self._decays:
-            g.addcmul_(w, at["decay"])
-        m = state[0].mul_(at["momentum"]).add_(g)
-        w.addcmul_(g.addcmul_(m, at["momentum"]) if self._nesterov else m, at["move"])
-
-    def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """No buffer without momentum."""
-        return self.state if group["momentum"] != 0 else ()
-
-
-class Moments:
-    """AdamW."""
-
-    state: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
-    counter = "step"
-
-    def columns(self, values: Values, steps: Tensor) -> Columns:
-        """See `Rule`."""
-        beta1, beta2, lr = values["beta1"], values["beta2"], values["lr"]
-        return {
-            "keep": 1 - lr * values["weight_decay"],
-            "share1": 1 - beta1,
-            "beta2": beta2,
-            "share2": 1 - beta2,
-            "root": (1 - beta2**steps).sqrt(),
-            "eps": values["eps"],
-            "move": -lr / (1 - beta1**steps),
-        }
-
-    def update(self, w: Tensor, g: Tensor, state: list[Tensor], at: Columns) -> None:
-        """See `Rule`."""
-        m, v = state
-        m.lerp_(g, at["share1"].expand_as(g))
-        v.mul_(at["beta2"]).addcmul_(g * g, at["share2"])
-        width = v.sqrt().div_(at["root"]).add_(at["eps"])
-        w.mul_(at["keep"]).addcmul_(torch.div(m, width, out=width), at["move"])
-
-    def kept(self, group: Mapping[str, Any]) -> tuple[str, ...]:
-        """Both."""
-        return self.state
-
-
-def sgd_rule(group: Mapping[str, Any]) -> Rule | None:
-    """The rule of `sgd`, and of methods over it."""
-    return HeavyBall(nesterov=bool(group.get("nesterov", False)))
-
-
-def adamw_rule(group: Mapping[str, Any]) -> Rule | None:
-    """The rule of `adamw`; stochastically rounded moments would need a random stream per trial."""
-    return Moments() if group.get("state_dtype", "auto") == "auto" else None
-
-
-def base_rule(group: Mapping[str, Any]) -> Rule | None:
-    """The rule of a method over one of the two (`descent`)."""
-    return sgd_rule(group) if group["base"] == "sgd" else adamw_rule(group)
 
 
 def why_not(kind: type[Any], settings: Mapping[str, Any]) -> str:
@@ -206,11 +117,13 @@ def settings(optimizer: Counting) -> str:
 class PackedStep:
     """K optimizers of one class with the parameter groups of one model each.
 
-    `weights` [K, n] are the rows of each group, in the order of its parameters, and are changed in place. Raises
-    Unpackable.
+    `weights` [K, n] are the rows of each group, in the order of its parameters, and are changed in place. `by_row`:
+    update them one by one, by default on a CPU. Raises Unpackable.
     """
 
-    def __init__(self, optimizers: Sequence[Counting], weights: Sequence[Tensor]) -> None:
+    def __init__(
+        self, optimizers: Sequence[Counting], weights: Sequence[Tensor], *, by_row: bool | None = None
+    ) -> None:
         kind = type(optimizers[0])
         first = optimizers[0].param_groups
         for group in first:
@@ -229,6 +142,11 @@ class PackedStep:
         self._steps = [self._counted(i, rule) for i, rule in enumerate(self._rules)]
         self._fresh = [all(not o.state.get(p) for g in o.param_groups for p in g["params"]) for o in optimizers]
         self._table: list[tuple[list[str], list[Tensor]]] = []
+        self._by_row = all(w.device.type == "cpu" for w in weights) if by_row is None else by_row
+        self._plans: list[dict[str, list[list[float]]]] = []
+        """If rows are updated one by one: per parameter group, name -> values of the coming steps, [steps][K]."""
+        self._parts: list[list[list[list[Tensor]]]] = []
+        """Per parameter group and trial, the parts of its weights and of each state tensor."""
 
     def values(self, trial: int) -> list[dict[str, float]]:
         """The current hyperparameters of a trial, per parameter group."""
@@ -240,12 +158,16 @@ class PackedStep:
     def prepare(self, plans: Sequence[Mapping[str, Tensor]]) -> None:
         """Set the hyperparameters of the coming steps: for each group name -> [steps, K], float64."""
         self._table = []
+        self._plans = [{name: x.tolist() for name, x in values.items()} for values in plans] if self._by_row else []
         for rule, w, values, steps in zip(self._rules, self._weights, plans, self._steps, strict=True):
             count = next(iter(values.values())).shape[0]
             numbers = torch.tensor(steps, dtype=torch.float64)[None] + torch.arange(1, count + 1)[:, None]
-            columns = rule.columns(values, numbers)
+            columns = rule.columns(values, numbers) if not self._by_row else {}
             if self._climbs:
                 columns["radius"] = values["sam_radius"]
+            if not columns:
+                self._table.append(([], [w.new_empty(0)] * count))
+                continue
             whole = torch.stack(list(columns.values()), dim=1)[..., None].to(w.device, w.dtype)  # [steps, names, K, 1]
             self._table.append((list(columns), list(whole.unbind(0))))
 
@@ -260,8 +182,10 @@ class PackedStep:
         if self._climbs:
             first = evaluate(True)
             home = [w.clone() for w in self._weights]
-            for w, g, own in zip(self._weights, first.grads, at, strict=True):
-                w.addcmul_(g, own["radius"] / first.norms.clamp_min(1e-12)[:, None])
+            for w, parts, own in zip(self._weights, first.grads, at, strict=True):
+                climb = own["radius"] / first.norms.clamp_min(1e-12)[:, None]
+                for part, g in zip(torch.split(w, [g.shape[1] for g in parts], 1), parts, strict=True):
+                    part.addcmul_(g, climb)
             try:
                 passes = [first, evaluate(False)]
             finally:
@@ -273,10 +197,16 @@ class PackedStep:
         climbed = [math.isfinite(x) for x in norms[0]] if self._climbs else [True] * len(losses)
         grads = passes[-1].grads
         taken = [
-            up and (math.isfinite(x) or all(bool(g[k].isfinite().all()) for g in grads))
+            up and (math.isfinite(x) or all(bool(g[k].isfinite().all()) for parts in grads for g in parts))
             for k, (up, x) in enumerate(zip(climbed, norms[-1], strict=True))
         ]
-        self._update(grads, at, [k for k, fine in enumerate(taken) if not fine])
+        still = [k for k, fine in enumerate(taken) if not fine]
+        if self._by_row:
+            self._update_rows(grads, number, still)
+        else:
+            self._update(grads, at, still)
+        self._steps = [[n + (k not in still) for k, n in enumerate(steps)] for steps in self._steps]
+        self._fresh = [fresh and k in still for k, fresh in enumerate(self._fresh)]
         cost = [float(len(passes)) if up else 1.0 for up in climbed]
         return Stepped(losses=losses, taken=taken, cost=cost)
 
@@ -309,16 +239,28 @@ class PackedStep:
                     optimizer.state[p].update(own)
                 at += p.numel()
 
-    def _update(self, grads: list[Tensor], at: list[Columns], still: list[int]) -> None:
-        for i, (rule, w, g, state) in enumerate(zip(self._rules, self._weights, grads, self._state, strict=True)):
+    def _update(self, grads: list[list[Tensor]], at: list[Columns], still: list[int]) -> None:
+        for i, (rule, w, parts, state) in enumerate(zip(self._rules, self._weights, grads, self._state, strict=True)):
+            g = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
             before = [x[still].clone() for x in (w, *state)] if still else []
             if still:
                 g[still] = 0.0
             rule.update(w, g, state, at[i])
             for x, rows in zip((w, *state), before, strict=bool(still)):
                 x[still] = rows
-            self._steps[i] = [n + (k not in still) for k, n in enumerate(self._steps[i])]
-        self._fresh = [fresh and k in still for k, fresh in enumerate(self._fresh)]
+
+    def _update_rows(self, grads: list[list[Tensor]], number: int, still: list[int]) -> None:
+        if not self._parts:  # of the weights and the state, which stay where they are
+            for w, parts, state in zip(self._weights, grads, self._state, strict=True):
+                widths = [g.shape[1] for g in parts]
+                self._parts.append([[list(torch.split(x[k], widths)) for x in (w, *state)] for k in range(len(w))])
+        for i, (rule, parts) in enumerate(zip(self._rules, grads, strict=True)):
+            plan, counts = self._plans[i], torch.tensor(self._steps[i], dtype=torch.float32) + 1
+            rows = zip(*(g.unbind() for g in parts), strict=True)
+            for k, (g, own, step) in enumerate(zip(rows, self._parts[i], counts.unbind(), strict=True)):
+                if k not in still:
+                    at = {name: values[number][k] for name, values in plan.items()}
+                    rule.update_row(own[0], list(g), own[1:], at, step)
 
     def _gathered(self, index: int, rule: Rule) -> list[Tensor]:
         """State of a group as rows; state that a trial does not have yet is 0."""

@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from optim_core.base import Params
 from optim_core.declarations import NOT_NEGATIVE, SAM_RADIUS_0, SHARE, Limit
 from optim_core.descent import BASES, BOUNDS, CHANGEABLE, base_defaults
-from optim_core.packed import Packing, base_rule
+from optim_core.packed import Packing
+from optim_core.packed_rules import base_rule
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.selection import add_unless, at_hand

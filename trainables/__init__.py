@@ -10,8 +10,10 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainables import disproof as disproof
     from trainables import loop as loop
     from trainables import pack as pack
+    from trainables import packable as packable
     from trainables import tasks as tasks
     from trainables.registry import build, conflict, is_bundled, lookup, name_of, names, parameters, registered, task
     from trainables.task_class import Batch, Metric, Model, Task

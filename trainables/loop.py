@@ -274,12 +274,17 @@ class Training:
         if self.step:
             seed_torch(_mix(self.seed, self.step - 1, self._workers.rank))
 
-    def evaluate(self, seconds: float, steps: int) -> Point:
-        """The evaluation that is due, after this many steps in this many seconds."""
+    def evaluate(self, seconds: float, steps: int, scores: Mapping[str, float] | None = None) -> Point:
+        """The evaluation that is due, after this many steps in this many seconds. `scores`: the task's metrics, if
+        they are known.
+        """
         self._evaluated += 1
         for module in modules_of(self.model):
             self._workers.meet(module)
-        metrics = self.measure() if self._workers.rank == 0 else {}
+        if scores is None:
+            metrics = self.measure() if self._workers.rank == 0 else {}
+        else:
+            metrics = numbers(scores, type(self.task).__name__)
         if self._losses:
             metrics["loss/train"] = self._loss_sum / self._losses
         if steps:

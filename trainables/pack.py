@@ -13,7 +13,6 @@ of a single run: it can continue alone or in another pack.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +21,19 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_map
 
 from trainables.loop import Diverged, Point, Training, never
-from trainables.recipe import Recipe
-from trainables.task_class import Model, Task
+from trainables.packable import Unpackable, unpackable
+from trainables.packed_loss import Together
+from trainables.skeleton import Skeleton
+from trainables.task_class import Task
 
 AHEAD = 64
 """Steps for which learning rates are computed at once."""
-PLAIN: Mapping[str, Any] = {"accumulate": 1, "weight_average": 0.0, "compile": False}
-
-
-class Unpackable(ValueError):  # noqa: N818
-    """These runs cannot be stepped together; the message says why."""
+MOST_ON_CPU, CACHED = 32, 1_500_000
+"""Runs, and weights of all of them, that are stepped together on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +42,8 @@ class Passed:
 
     losses: Tensor
     """[K]"""
-    grads: list[Tensor]
-    """[K, n] per parameter group."""
+    grads: list[list[Tensor]]
+    """Per parameter group [K, n]: on a CPU in columns, one tensor for each parameter."""
     norms: Tensor
     """[K], over all groups, before clipping."""
 
@@ -94,59 +90,16 @@ Make = Callable[[Sequence[Any], Sequence[Tensor]], Stepper]
 """Called with the optimizers and the rows of weights of each parameter group."""
 
 
-def unpackable(task: Task, model: Model, recipe: Recipe) -> str:
-    """Why runs of this task cannot be packed; empty if nothing is known to prevent it before trying."""
-    name = type(task).__name__
-    if type(task).closure is not Task.closure:
-        return f"task {name} computes its gradient itself"
-    if not isinstance(model, nn.Module):
-        return f"task {name} has several models"
-    if recipe.precision == "fp16":
-        return "precision fp16 scales the loss of each trial by itself"
-    for key, value in PLAIN.items():
-        if getattr(recipe, key) != value:
-            return f"training has {key} {getattr(recipe, key)}"
-    for module in model.modules():
-        rate = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0)
-        if isinstance(rate, int | float) and rate > 0:
-            return f"the model of task {name} draws at random in training ({type(module).__name__})"
-        if isinstance(module, nn.RNNBase):
-            return f"the model of task {name} is recurrent ({type(module).__name__})"
-    weights = list(model.parameters())
-    if any(p.dtype != weights[0].dtype or p.device != weights[0].device for p in weights):
-        return f"the model of task {name} has weights of several kinds"
-    return ""
+def at_once(run: Training, count: int) -> int:
+    """How many of `count` runs like this one are best stepped together on its device.
 
-
-def disproved(make: Callable[[], Sequence[Training]], step: Make) -> str:
-    """Why a pack of the runs that `make` returns cannot take two steps; empty if its steps equal those of single
-    runs.
+    On a GPU all; on a CPU as many as its cache holds, in equal parts: the gain ends at about sixteen.
     """
-    alone, packed = make(), make()
-    try:
-        pack = Pack(packed, step)
-        _two(pack.advance)
-    except (Unpackable, RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
-    pack.release()
-    for run, other in zip(alone, packed, strict=True):
-        _two(run.advance)
-        assert isinstance(run.model, nn.Module)
-        assert isinstance(other.model, nn.Module)
-        for (name, mine), theirs in zip(run.model.state_dict().items(), other.model.state_dict().values(), strict=True):
-            far = float((mine.double() - theirs.double()).abs().max()) if mine.numel() else 0.0
-            if far > 1e-2 * max(1.0, float(mine.double().abs().max())):
-                return f"after two steps {name} differs by {far:.1g} from the trial run alone"
-    return ""
-
-
-def _two(advance: Callable[..., Any]) -> None:
-    """Two steps, or fewer if a run diverges."""
-    calls = iter((False, False))
-    try:
-        advance(lambda: next(calls, True))
-    except Diverged:
-        return
+    weights = [p for group in run.optimizer.param_groups for p in group["params"]]
+    if weights[0].device.type != "cpu":
+        return count
+    most: int = min(MOST_ON_CPU, max(4, CACHED // sum(p.numel() for p in weights)))
+    return math.ceil(count / math.ceil(count / most))
 
 
 class Pack:
@@ -183,7 +136,7 @@ class Pack:
         for views in self._views:
             for p, row in views:
                 p.data = row
-        self._skeleton = copy.deepcopy(self._models[0]).to("meta")
+        self._skeleton = Skeleton(self._models[0])
         self._precision = first.gradients.precision
         norms = [(n, m) for n, m in self._models[0].named_modules() if isinstance(m, _NormBase)]
         self._averages = [f"{n}.{key}" if n else key for n, m in norms for key, _ in m.named_buffers(recurse=False)]
@@ -194,6 +147,7 @@ class Pack:
         self._seconds = [0.0] * len(self.runs)
         self._taken = [0] * len(self.runs)
         self._before: dict[str, Tensor] = {}
+        self._scoring = True
 
     def advance(self, pause: Callable[[], bool] = never) -> dict[int, Diverged | None]:
         """Step all runs until some are due for evaluation (None) or have diverged; empty if `pause()` is true.
@@ -213,11 +167,38 @@ class Pack:
             if ended or asked:
                 return dict(ended)
 
-    def point(self, k: int) -> Point:
-        """The evaluation of run `k` that is due, with its share of the pack's seconds."""
+    def scores(self, due: Sequence[int]) -> dict[int, dict[str, float]]:
+        """The task's metrics of those of these runs that can be evaluated together; any error leaves them all out."""
+        task = type(self.runs[0].task)
+        if task.evaluate is not Task.evaluate or task.scores is Task.scores or not self._scoring:
+            return {}
+        found: dict[int, dict[str, float]] = {}
+        try:
+            for seed in {self.runs[k].seed for k in due}:
+                rows = [k for k in due if self.runs[k].seed == seed]
+                if len(rows) > 1:
+                    found |= dict(zip(rows, self._scored(rows), strict=True))
+        except Exception:  # which each of them will raise itself, if it is its own
+            self._scoring = False
+            return {}
+        return found
+
+    def _scored(self, rows: list[int]) -> list[dict[str, float]]:
+        task = self.runs[rows[0]].task
+        values = {name: leaf for leaves in self._leaves for name, leaf in leaves.items()} | self._rest
+        if len(rows) < len(self.runs):
+            values = {name: value[rows] for name, value in values.items()}
+        with torch.no_grad(), self._skeleton.evaluating(), Together():
+            found = torch.vmap(lambda own: task.scores(self._skeleton.holding(own)))(values)
+        columns = torch.stack([score.double() for score in found.values()], dim=1).tolist()
+        return [dict(zip(found, row, strict=True)) for row in columns]
+
+    def point(self, k: int, scores: Mapping[str, float] | None = None) -> Point:
+        """The evaluation of run `k` that is due, with its share of the pack's seconds; `scores` as found for it."""
         run = self.runs[k]
-        run.replay_noise()
-        found = run.evaluate(self._seconds[k], self._taken[k])
+        if scores is None:
+            run.replay_noise()
+        found = run.evaluate(self._seconds[k], self._taken[k], scores)
         found.metrics["cost/pack"] = float(len(self.runs))
         self._seconds[k], self._taken[k] = 0.0, 0
         return found
@@ -367,7 +348,7 @@ class Pack:
         self._put(clean)
         if self._limits is not None and not ascending:
             scale = (self._limits / (found.norms[:, None] + 1e-6)).clamp(max=1.0)
-            for g in found.grads:
+            for g in (part for parts in found.grads for part in parts):
                 g.mul_(scale)
         return found
 
@@ -384,12 +365,15 @@ class Pack:
         if any(g is None for g in found):
             raise Unpackable("a weight without a gradient")
         each = iter(found)
-        grads = [torch.cat([next(each).reshape(len(self.runs), -1) for _ in leaves], 1) for leaves in self._leaves]
-        norms = [torch.linalg.vector_norm(g, dim=1) for g in grads]
+        grads = [[next(each).reshape(len(self.runs), -1) for _ in leaves] for leaves in self._leaves]
+        if self._rows[0].device.type != "cpu":  # few kernels; on a CPU a pass over the memory costs more
+            grads = [[torch.cat(parts, 1)] for parts in grads]
+        norms = [torch.linalg.vector_norm(g, dim=1) for parts in grads for g in parts]
         whole = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
         return Passed(losses=losses.detach().to(whole.dtype), grads=grads, norms=whole)
 
     def _loss(self, params: dict[str, Tensor], rest: dict[str, Tensor], inputs: Any, targets: Any) -> Tensor:
         with self._precision.forward():
-            outputs = functional_call(self._skeleton, {**params, **rest}, (inputs,))
-        return self.runs[0].task.loss(tree_map(self._precision.widened, outputs), targets)
+            outputs = self._skeleton({**params, **rest}, inputs)
+        with Together():
+            return self.runs[0].task.loss(tree_map(self._precision.widened, outputs), targets)

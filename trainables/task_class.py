@@ -33,7 +33,7 @@ class Metric:
 
 
 class Task:
-    """Base class of all tasks. Required: METRICS, model, batch, loss, evaluate."""
+    """Base class of all tasks. Required: METRICS, model, batch, loss, and evaluate or scores."""
 
     METRICS: ClassVar[Mapping[str, Metric]]
     """Metric name -> Metric, for every key that `evaluate` returns."""
@@ -131,9 +131,19 @@ class Task:
     def evaluate(self, model: Model) -> dict[str, float]:
         """Metrics of the current model, for example {"accuracy/val": 0.93}. The loop sets evaluation mode.
 
-        Gradients are disabled, except for games.
+        Gradients are disabled, except for games. By default, the `scores` as numbers.
         """
-        raise RuntimeError(f"{type(self).__name__} has no evaluate()")
+        if type(self).scores is Task.scores:
+            raise RuntimeError(f"{type(self).__name__} has no evaluate()")
+        return {name: float(score) for name, score in self.scores(model).items()}
+
+    def scores(self, model: Model) -> dict[str, Tensor]:
+        """The same as scalar tensors, computed without looking at numbers (`float`, `item`, `if`).
+
+        A task that implements this instead of `evaluate` is evaluated once for all trials of a pack that have the same
+        seed, with `torch.vmap` over their weights.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no scores()")
 
     def facts(self) -> Mapping[str, str]:
         """What a result depends on besides code and parameters, recorded with every trial: a data set's SHA-256."""

@@ -118,14 +118,17 @@ def _memory(one: Mapping[str, Any]) -> str:
     """How much memory an arm takes, in a sentence."""
     cut = f", batches in {one['pieces']} pieces" if one["pieces"] else ""
     room = f" ({one['total_gib']:.0f} GiB)" if one["total_gib"] else ""
+    who = "a trial takes" if one["pack"] == 1 else f"a pack of {one['pack']} trials takes"
     way = "give it smaller pieces (training: {accumulate: auto}), bf16, or a smaller model or batch"
+    if one["pack"] > 1:
+        way = "make the pack smaller (during a run, one that runs out of memory is halved)"
     if one["error"]:
         return f"does not fit into {one['device']}{room}: {one['error']}; {way}"
     if one["gib"] is None:
         return f"this system does not report how much memory a trial takes{cut}"
     if one["share"] is None:
-        return f"a trial takes {one['gib']:.2f} GiB of memory on top of this command's own{cut}"
-    needs = f"a trial takes {one['gib']:.2f} GiB of {one['device']}{room}{cut}; resources: {{gpu: {one['share']:.2g}}}"
+        return f"{who} {one['gib']:.2f} GiB of memory on top of this command's own{cut}"
+    needs = f"{who} {one['gib']:.2f} GiB of {one['device']}{room}{cut}; resources: {{gpu: {one['share']:.2g}}}"
     return f"{needs} suffices" if one["fits"] else f"{needs} is needed, more than its share; or {way}"
 
 

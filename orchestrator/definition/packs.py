@@ -102,13 +102,13 @@ def _check_models(spec: Spec, arm: ArmSpec, places: Mapping[str, Path], where: W
             model = task.model(spec.seeds.tune[0])
         except Exception:  # its data are elsewhere, or it is broken: the trial itself will say so
             return
-        if why := trainables.pack.unpackable(task, model, recipe):
+        if why := trainables.packable.unpackable(task, model, recipe):
             culprit = next((p.name for p in arm.parameters if p.name in searched and _is_said(p, why)), "")
             raise _error(spec, places.get(culprit, PACK), f"{why}, so arm {arm.name} has no packs; {WAY_OUT}", where)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            why = trainables.pack.disproved(partial(_runs, spec, arm, first), optim_core.packed.PackedStep)
+            why = trainables.disproof.disproved(partial(_runs, spec, arm, first), optim_core.packed.PackedStep)
     except Exception:  # likewise
         return
     if why:

@@ -94,7 +94,7 @@ def _missing(cls: type[Task]) -> str:
         "model",
         "batch",
         "batch_identity",
-        "evaluate",
+        *(["evaluate"] if cls.scores is trainables.Task.scores else []),
         *(["loss"] if cls.closure is trainables.Task.closure else []),
     ]
     return next((f"{key}()" for key in asked if getattr(cls, key) is getattr(trainables.Task, key)), "")

@@ -26,7 +26,7 @@ from orchestrator.definition.yaml12 import Path
 from trainables.task_class import Task
 
 LONGEST = 300
-METHODS = ("model", "batch", "batch_identity", "refresh_batch", "loss", "closure", "evaluate")
+METHODS = ("model", "batch", "batch_identity", "refresh_batch", "loss", "closure", "evaluate", "scores")
 """What a trial calls on a task."""
 OURS = tuple(str(File(package.__file__ or "").parent) for package in (trainables, optim_core))
 GRADIENT, LOOP = (str(File(OURS[0]) / name) for name in ("gradient.py", "loop.py"))

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optim_core.packed import PackedStep
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.protocol import pace
 from orchestrator.trial import gpu_memory
 from trainables.loop import Diverged
+from trainables.pack import Pack, at_once
 
 CONFIGURATIONS, STEPS = 3, 3
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -38,6 +40,8 @@ class Taken:
     """The most that `accumulate: auto` cut a batch into."""
     error: str = ""
     """The first line of what was raised when memory ran out."""
+    pack: int = 1
+    """Trials that were stepped together (`resources.pack`), and take this memory together."""
 
 
 def probed(spec: Spec) -> dict[str, Taken]:
@@ -55,7 +59,7 @@ def _probed(spec: Spec, arm: ArmSpec) -> Taken:
     import torch
 
     gpu = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if gpu else "CPU"
+    device, pack = torch.cuda.get_device_name() if gpu else "CPU", spec.resources.pack
     total = torch.cuda.get_device_properties(0).total_memory if gpu else 0
     peaks: list[int | None] = []
     pieces: list[int] = []
@@ -64,24 +68,34 @@ def _probed(spec: Spec, arm: ArmSpec) -> Taken:
             peak, cut = _steps(spec, arm, config, gpu)
         except torch.OutOfMemoryError as error:
             total_gib = total / gpu_memory.GIB if gpu else None
-            return Taken(device=device, gib=None, total_gib=total_gib, fits=False, error=str(error).splitlines()[0])
+            said = str(error).splitlines()[0]
+            return Taken(device=device, gib=None, total_gib=total_gib, fits=False, error=said, pack=pack)
         peaks.append(peak)
         pieces += [cut] if cut is not None else []
     most = None if None in peaks else max(p for p in peaks if p is not None)
     gib, cut = None if most is None else most / gpu_memory.GIB, max(pieces, default=None)
     if not gpu or most is None:
-        return Taken(device=device, gib=gib, pieces=cut)
+        return Taken(device=device, gib=gib, pieces=cut, pack=pack)
     share, fits = judged(most, total, spec.resources.gpu or 1.0)
-    return Taken(device=device, gib=gib, total_gib=total / gpu_memory.GIB, share=share, fits=fits, pieces=cut)
+    total_gib = total / gpu_memory.GIB
+    return Taken(device=device, gib=gib, total_gib=total_gib, share=share, fits=fits, pieces=cut, pack=pack)
 
 
 def _steps(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], gpu: bool) -> tuple[int | None, int | None]:
     """(bytes at most, pieces where they are found on the way) of a configuration."""
     gpu_memory.claim(1.0)
     before = _resident(reset=True)
-    task, training = pace.training_of(spec, arm, config)
-    with contextlib.suppress(Diverged):
-        training.advance(lambda: training.step >= STEPS)
+    made = [pace.training_of(spec, arm, config) for _ in range(spec.resources.pack)]
+    (task, training), packs = made[0], list[Pack]()
+    if len(made) == 1:
+        with contextlib.suppress(Diverged):
+            training.advance(lambda: training.step >= STEPS)
+    runs, size = [run for _, run in made], at_once(training, len(made))
+    for part in [runs[i : i + size] for i in range(0, len(runs), size)] if len(runs) > 1 else ():
+        steps = iter(range(STEPS))
+        packs.append(Pack(part, PackedStep))
+        packs[-1].advance(lambda: next(steps, None) is None)  # noqa: B023
+        packs[-1].scores(range(len(part)))
     for model in training.model if isinstance(training.model, list) else [training.model]:
         model.eval()
     task.evaluate(training.model)

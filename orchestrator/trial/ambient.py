@@ -70,17 +70,19 @@ class Ambient:
         self._own: list[Any] = []
         self._random: Any = None
         self._changed: dict[str, None] = {}
+        self._inside = False
 
     def __enter__(self) -> Self:
         self._before, self._random_before = [s.get() for s in SETTINGS], random_state()
         _put_all(self._own)
         if self._random is not None:
             restore_random_state(self._random)
+        self._inside = True
         return self
 
     def found(self) -> tuple[str, ...]:
-        """Names of the settings that the trial has changed so far; called inside the context."""
-        for setting, before in zip(SETTINGS, self._before, strict=True):
+        """Names of the settings that the trial has changed so far."""
+        for setting, before in zip(SETTINGS, self._before, strict=True) if self._inside else ():
             if setting.get() != before:
                 self._changed[setting.name] = None
         return tuple(self._changed)
@@ -99,6 +101,7 @@ class Ambient:
     ) -> None:
         self._random = random_state()
         self.found()
+        self._inside = False
         self._own = [s.get() for s in SETTINGS]
         _put_all(self._before)
         restore_random_state(self._random_before)

@@ -15,12 +15,14 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from optim_core.packed import PackedStep, settings
+from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import termination
@@ -30,6 +32,7 @@ from orchestrator.trial.sessions import Session, session_of
 from orchestrator.trial.watchdog import Watchdog
 from orchestrator.trial.worker_group import WorkerGroup
 from trainables.pack import Pack as Runs
+from trainables.pack import at_once
 
 OWN_IN_A_PACK = frozenset({"schedule", "warmup", "final_lr", "clip_norm"})
 """Recipe keys that may differ between the trials of a pack."""
@@ -70,7 +73,10 @@ class Crew:
                 alone = self._gather()
                 for pack in list(self._packs):
                     reports += self._advance(pack)
-                reports += [self._sessions[t].advance() for t in alone]
+                for trial_id in alone:
+                    reports.append(self._advance_alone(self._sessions[trial_id]))
+                    if reports[-1].state is State.FAILED:  # the driver may give up before all fail alike
+                        break
             self._leave([report.trial_id for report in reports if report.done])
         return reports
 
@@ -108,7 +114,7 @@ class Crew:
             else:
                 alone.append(trial_id)
         for sessions in kinds.values():
-            most = self._most or len(sessions)
+            most = self._most or at_once(sessions[0].training, len(sessions))
             for members in [sessions[i : i + most] for i in range(0, len(sessions), most)]:
                 ids = [s.job.trial_id for s in members]
                 if len(members) == 1:
@@ -120,6 +126,10 @@ class Crew:
                     self._apart(ids, broken)
                     alone += [t for t in ids if t in self._sessions]
         return alone
+
+    def _advance_alone(self, session: Session) -> Report:
+        stopping = isinstance(session, TrialSession) and session.job.pack > 1 and session.stop_asked()
+        return (session.pause() if stopping else None) or session.advance()  # type: ignore[union-attr]
 
     def _advance(self, pack: Pack) -> list[Report]:
         try:
@@ -172,8 +182,11 @@ class Pack:
             self._spend(began)
             began = time.perf_counter()
             if outcome:
+                scores = self._runs.scores([k for k, end in outcome.items() if end is None])
                 heard = [
-                    self._sessions[k].hear(end if end is not None else lambda k=k: self._runs.point(k))  # type: ignore[misc]
+                    self._sessions[k].hear(
+                        end if end is not None else partial(self._runs.point, k, scores.get(k)), measured=k in scores
+                    )
                     for k, end in outcome.items()
                 ]
             else:
@@ -208,7 +221,7 @@ class Pack:
 
 
 class _Place:
-    """One trial's place in a pack (`session.Held`)."""
+    """One trial's place in a pack (`held.Held`)."""
 
     def __init__(self, runs: Runs, k: int) -> None:
         self._runs, self._k = runs, k

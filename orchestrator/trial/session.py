@@ -10,9 +10,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import optim_core  # noqa: F401
 from orchestrator.definition import built, opened
@@ -23,6 +24,7 @@ from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, gpu_memory, source, termination
 from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import MetricMissing, described
+from orchestrator.trial.held import Held
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.locking import locked
 from orchestrator.trial.log_files import last_lines
@@ -43,16 +45,6 @@ LOOK_S = 0.25
 """Seconds between checks whether to pause."""
 opened.watch()  # before the first task is built in this process
 R = TypeVar("R", bound=Report | None)
-
-
-class Held(Protocol):
-    """The pack that trains a trial."""
-
-    size: int
-    """The number of its trials."""
-
-    def state(self) -> dict[str, Any]:
-        """`Training.state` of this trial."""
 
 
 class TrialSession:
@@ -115,9 +107,14 @@ class TrialSession:
         """Names of global state that it has changed and that is restored in between (`ambient`)."""
         return self._ambient.changed
 
-    def hear(self, point: Callable[[], Point] | Diverged) -> Report | None:
-        """Process an evaluation or the end reached in a pack; a report when one is due. Raises as `advance`."""
-        return self._within(lambda: self._diverged(point) if isinstance(point, Diverged) else self._heard(point()))
+    def hear(self, point: Callable[[], Point] | Diverged, *, measured: bool = False) -> Report | None:
+        """Process an evaluation or the end reached in a pack; a report when one is due. Raises as `advance`.
+
+        `measured`: `point` runs no code of the task, so only a checkpoint would need its random states.
+        """
+        own = not measured or bool(self.job.until) or time.perf_counter() > self._due - 1.0
+        act = lambda: self._diverged(point) if isinstance(point, Diverged) else self._heard(point())  # noqa: E731
+        return self._within(act, own=own)
 
     def wants_checkpoint(self, now: float) -> bool:
         """Whether a checkpoint is due, or about to be."""
@@ -139,9 +136,12 @@ class TrialSession:
         """Add its share of a pack's time."""
         self._seconds += seconds
 
-    def _within(self, act: Callable[[], R], *, anew: bool = False) -> R | Report:
-        """Run `act` as this trial, with its own output, global state and errors. `anew`: it may have ended."""
-        with disk.named(self._folder), self._printed.attached(), self._ambient, opened.forks(), exits_raise():
+    def _within(self, act: Callable[[], R], *, anew: bool = False, own: bool = True) -> R | Report:
+        """Run `act` with this trial's errors and, if `own`, output and global state. `anew`: it may have ended."""
+        with disk.named(self._folder), ExitStack() as stack:
+            for context in (self._printed.attached(), self._ambient, opened.forks()) if own else ():
+                stack.enter_context(context)
+            stack.enter_context(exits_raise())
             existing = read_result(self._folder) if anew else None
             if existing is not None:
                 return self._ended(existing.state, existing.grad_evals, existing.metrics)

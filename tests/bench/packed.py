@@ -26,9 +26,10 @@ import torch
 
 import trainables
 from tests.bench.gpu_check.setting import TINY, Setting
-from tests.bench.pack import COST, Pack, apart
+from tests.bench.pack import COST, apart, together, trained
 from trainables import Task
 from trainables.data import cache
+from trainables.pack import Pack
 
 STEPS = 40
 MODELS = {
@@ -63,9 +64,9 @@ def packed(
     """(CPU seconds of the training, the pack); `shared`: all trials have one seed."""
     trials = range(first, first + count)
     seeds = [first] * count if shared else trials
-    pack = Pack(make, optimizer, [rate(optimizer, k) for k in trials], seeds, STEPS)
+    pack = together(make, optimizer, [rate(optimizer, k) for k in trials], seeds, STEPS)
     began = time.process_time()
-    pack.run()
+    trained(pack)
     return time.process_time() - began, pack
 
 
@@ -82,8 +83,8 @@ def deviation(pack: Pack, runs: list[Any]) -> float:
     """Largest difference of a weight."""
     return max(
         float((run.model.state_dict()[name] - weight).abs().max())
-        for k, run in enumerate(runs)
-        for name, weight in pack.weights(k).items()
+        for run, other in zip(runs, pack.runs, strict=False)
+        for name, weight in other.model.state_dict().items()
     )
 
 

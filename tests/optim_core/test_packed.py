@@ -28,7 +28,7 @@ CASES = [(name, extra) for name in PACKED for extra in ({}, *VARIANTS.get(name, 
 @dataclass
 class Passed:
     losses: Tensor
-    grads: list[Tensor]
+    grads: list[list[Tensor]]
     norms: Tensor
 
 
@@ -72,8 +72,10 @@ def alone(optimizer: Any, params: nn.ParameterList, steps: range, broken: tuple[
         optimizer.step(closure)
 
 
-def packed(optimizers: list[Any], rows: Tensor, steps: range, broken: tuple[int, int]) -> PackedStep:
-    found = PackedStep(optimizers, [rows])
+def packed(
+    optimizers: list[Any], rows: Tensor, steps: range, broken: tuple[int, int], *, by_row: bool = True
+) -> PackedStep:
+    found = PackedStep(optimizers, [rows], by_row=by_row)
     for step in steps:
         values = [found.values(k)[0] for k in range(len(optimizers))]
         found.prepare([{n: torch.tensor([[v[n] for v in values]], dtype=torch.float64) for n in values[0]}])
@@ -84,7 +86,7 @@ def packed(optimizers: list[Any], rows: Tensor, steps: range, broken: tuple[int,
             spoilt = torch.tensor([float("nan") if (step, k) == broken else 1.0 for k in range(len(rows))])
             losses = losses * spoilt.to(losses)
             (grad,) = torch.autograd.grad(losses.sum(), [leaf])
-            return Passed(losses.detach(), [grad], grad.norm(dim=1))
+            return Passed(losses.detach(), [list(grad.split(6, 1))], grad.norm(dim=1))
 
         done = found.step(0, evaluate)
         for k, optimizer in enumerate(optimizers):
@@ -97,11 +99,14 @@ def packed(optimizers: list[Any], rows: Tensor, steps: range, broken: tuple[int,
 @pytest.mark.filterwarnings("ignore:.*is not finite")
 @pytest.mark.parametrize("broken", [(-1, -1), (2, 1)], ids=["all finite", "one gradient is not"])
 @pytest.mark.parametrize(("name", "extra"), CASES, ids=lambda x: str(x))
-def test_every_row_is_the_optimizer_alone(name: str, extra: dict[str, Any], broken: tuple[int, int]) -> None:
+@pytest.mark.parametrize("by_row", [True, False], ids=["as on a CPU", "as on a GPU"])
+def test_every_row_is_the_optimizer_alone(
+    name: str, extra: dict[str, Any], broken: tuple[int, int], by_row: bool
+) -> None:
     singles = [made(name, extra, k) for k in range(3)]
     others = [made(name, extra, k) for k in range(3)]
     rows = torch.stack([flat(params) for _, params in others])
-    step = packed([o for o, _ in others], rows, range(STEPS), broken)
+    step = packed([o for o, _ in others], rows, range(STEPS), broken, by_row=by_row)
     for k, (optimizer, params) in enumerate(singles):
         alone(optimizer, params, range(STEPS), broken, k)
         assert torch.allclose(flat(params), rows[k], rtol=1e-12, atol=1e-13)
@@ -118,8 +123,9 @@ def test_every_row_is_the_optimizer_alone(name: str, extra: dict[str, Any], brok
         assert torch.allclose(flat(params), flat(others[k][1]), rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("by_row", [True, False], ids=["as on a CPU", "as on a GPU"])
 @pytest.mark.parametrize(("name", "extra"), CASES, ids=lambda x: str(x))
-def test_optimizers_that_have_taken_steps_go_on_in_a_pack(name: str, extra: dict[str, Any]) -> None:
+def test_optimizers_that_have_taken_steps_go_on_in_a_pack(name: str, extra: dict[str, Any], by_row: bool) -> None:
     """One of the three has not begun; the others have taken different numbers of steps."""
     begun = (0, 2, 3)
     singles, others = ([made(name, extra, k) for k in range(3)] for _ in range(2))
@@ -128,7 +134,7 @@ def test_optimizers_that_have_taken_steps_go_on_in_a_pack(name: str, extra: dict
             alone(optimizer, params, range(count), (-1, -1), k)
         alone(*singles[k], range(STEPS), (-1, -1), k)
     rows = torch.stack([flat(params) for _, params in others])
-    packed([o for o, _ in others], rows, range(STEPS), (-1, -1))
+    packed([o for o, _ in others], rows, range(STEPS), (-1, -1), by_row=by_row)
     for k, (_, params) in enumerate(singles):
         assert torch.allclose(flat(params), rows[k], rtol=1e-12, atol=1e-13)
 

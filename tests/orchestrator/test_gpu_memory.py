@@ -149,3 +149,10 @@ def test_plan_says_what_does_not_fit_and_how_many_pieces_do(call: Any, tmp_path:
     found = call("plan", file, "--probe", "--json")
     assert found.code == 0, found.err
     assert {one["pieces"] for one in found.document["memory"].values()} == {4}
+    given["task"] = {"name": "tests.orchestrator.test_packs:Crowded"}
+    Path(file).write_text(yaml.safe_dump({**given, "resources": {"pack": 2}}))
+    assert "a pack of 2 trials takes" in call("plan", file, "--probe").out
+    Path(file).write_text(yaml.safe_dump({**given, "resources": {"pack": 4}}))
+    found = call("plan", file, "--probe")
+    assert found.code == 6
+    assert "does not fit into CPU: CUDA out of memory. Tried to allocate 2.00 GiB.; make the pack smaller" in found.out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from orchestrator.definition import sweep_file
 from orchestrator.definition.model import sweep_id
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.executors.dispatcher import Dispatcher
+from orchestrator.scheduling import abort
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.tracking.base import NoTracker
@@ -29,11 +30,14 @@ TOLERANCE = 1e-4
 class Crowded(Fit):
     """A model that finds room for two trials at a time."""
 
+    ROOM: ClassVar = 2
+
     def __init__(self) -> None:
         super().__init__(dropout=0.0)
 
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
-        if torch._C._functorch.is_batchedtensor(outputs) and len(torch._C._functorch.get_unwrapped(outputs)) > 2:
+        batched = torch._C._functorch.is_batchedtensor(outputs)
+        if (len(torch._C._functorch.get_unwrapped(outputs)) if batched else 1) > self.ROOM:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return super().loss(outputs, targets)
 
@@ -158,6 +162,20 @@ def test_a_pack_that_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
         packed = swept(tmp_path, text)
     assert {t.result.state for t in results.ended_trials(packed)} <= {"COMPLETE", "DIVERGED"}
     assert max(sizes(packed)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")
+def test_trials_of_a_pack_that_do_not_fit_alone_do_not_all_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = '"tests.orchestrator.test_packs:Crowded"'
+    text = text_of(8, task, trials=8, confirm=0).replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", "")
+    spec = sweep_file.loads(text, "test.yaml")
+    folder = runner.open_folder(spec, text, tmp_path, {})
+    monkeypatch.setattr(Crowded, "ROOM", 0)
+    given_up = abort.Alike(spec, folder)
+    with folder.hold():
+        runner.run(spec, folder, DebugExecutor(), NoTracker(), [given_up])
+    assert "ran out of memory on its GPU" in given_up.refusal
+    assert [t.result.state for t in results.ended_trials(folder)] == ["FAILED"] * abort.UNFIT
 
 
 class Line:

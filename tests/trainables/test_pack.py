@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import optim_core
 from optim_core.packed import PackedStep
 from tests.tasks import Fit
+from trainables.disproof import disproved
 from trainables.loop import Diverged, Point, Training
-from trainables.pack import Pack, disproved, unpackable
+from trainables.pack import Pack
+from trainables.packable import unpackable
+from trainables.packed_loss import IGNORED, Together
 from trainables.ramp import Ramp
 from trainables.task_class import Model
 
@@ -43,6 +47,21 @@ class Deciding(Fit):
     def loss(self, outputs: Tensor, targets: Any) -> Tensor:
         loss = super().loss(outputs, targets)
         return loss if loss > 0 else -loss
+
+
+class Looking(Normed):
+    """With an evaluation that looks at its numbers."""
+
+    def scores(self, model: Model) -> dict[str, Tensor]:
+        found = super().scores(model)
+        return found if found["loss/val"] > 0 else {}
+
+
+class Extending(Normed):
+    """With metrics of its own, as numbers."""
+
+    def evaluate(self, model: Model) -> dict[str, float]:
+        return {**super().evaluate(model), "loss/twice": 2.0}
 
 
 class Mixing(Fit):
@@ -216,3 +235,74 @@ def test_a_model_is_tried_out() -> None:
     assert not two(Normed)
     assert "data-dependent" in two(Deciding)
     assert "differs by" in two(Mixing)
+
+
+def test_runs_of_one_seed_are_evaluated_together() -> None:
+    """Each has the metrics that it has alone; BatchNorm uses its averages, and goes on collecting them afterwards."""
+    runs = [run(task=Normed(), lr=lr, seed=seed) for lr, seed in ((0.1, 0), (0.03, 0), (0.01, 0), (0.1, 1))]
+    pack = Pack(runs, PackedStep)
+    assert list(pack.advance()) == [0, 1, 2, 3]
+    found = pack.scores([0, 1, 2, 3])
+    assert found.keys() == {0, 1, 2}, "a seed of its own has an evaluation of its own"
+    assert pack.scores([0, 2]) == {k: pytest.approx(found[k], rel=1e-5) for k in (0, 2)}
+    for k, scores in found.items():
+        assert scores == pytest.approx(runs[k].measure(), rel=1e-5)
+        assert pack.point(k, scores).metrics["loss/val"] == scores["loss/val"]
+    pack.point(3)
+    before = pack.state(0)["models"][0]["1.running_mean"]
+    pack.advance()
+    assert not torch.equal(before, pack.state(0)["models"][0]["1.running_mean"])
+
+
+@pytest.mark.parametrize("task", [Looking, Extending])
+def test_an_evaluation_that_cannot_be_shared_is_each_runs_own(task: type[Fit]) -> None:
+    runs = [run(task=task(), lr=lr) for lr in (0.1, 0.03)]
+    pack = Pack(runs, PackedStep)
+    pack.advance()
+    assert not pack.scores([0, 1])
+    assert pack.point(1).metrics["loss/val"] == pytest.approx(runs[1].measure()["loss/val"])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_cross_entropy_of_several_runs_is_that_of_each(shared: bool, masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(3, 5, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    targets = torch.randint(4, (5,) if shared else (3, 5), generator=generator)
+    if masked:
+        targets[..., 1] = IGNORED
+    with Together():
+        losses = torch.vmap(F.cross_entropy, in_dims=(0, None if shared else 0))(outputs, targets)
+    each = torch.stack([F.cross_entropy(outputs[k], targets if shared else targets[k]) for k in range(3)])
+    weights = torch.arange(1.0, 4.0, dtype=torch.float64)
+    assert torch.allclose(losses, each, rtol=1e-12)
+    for mine, theirs in zip(
+        torch.autograd.grad(losses @ weights, outputs), torch.autograd.grad(each @ weights, outputs), strict=True
+    ):
+        assert torch.allclose(mine, theirs, rtol=1e-12)
+
+
+def test_weight_gradients_have_the_order_of_the_weights() -> None:
+    """Layers with and without bias, inputs with several rows each, a weight that two layers share."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4, bias=False), nn.Linear(4, 4)
+            self.two.weight = self.one.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.two(self.one(x.unflatten(0, (2, -1))).relu()).flatten(0, 1)
+            return found
+
+    class Shared(Normed):
+        def model(self, seed: int) -> Model:
+            torch.manual_seed(seed)
+            return Tied()
+
+    alone, packed = ([run("sam", task=Shared(), lr=lr, seed=s) for lr, s in ((0.1, 0), (0.03, 1))] for _ in range(2))
+    for one in alone:
+        to_the_end(one)
+    together(packed)
+    for one, other in zip(alone, packed, strict=True):
+        assert_alike(one, other)

@@ -106,16 +106,16 @@ class Digits(Task):
         """Mean cross-entropy in nats."""
         return F.cross_entropy(outputs, targets)
 
-    def evaluate(self, model: Model) -> dict[str, float]:
+    def scores(self, model: Model) -> dict[str, Tensor]:
         """Accuracy and loss on clean validation and test images."""
         assert isinstance(model, nn.Module)
         images, labels = together(*images_and_labels())
-        found: dict[str, float] = {}
+        found: dict[str, Tensor] = {}
         with torch.no_grad():
             outputs, truth = model(images[TRAIN:]), labels[TRAIN:]
         for name, part in (("val", slice(0, VAL)), ("test", slice(VAL, None))):
-            found[f"accuracy/{name}"] = float((outputs[part].argmax(1) == truth[part]).float().mean())
-            found[f"loss/{name}"] = float(F.cross_entropy(outputs[part], truth[part]))
+            found[f"accuracy/{name}"] = (outputs[part].argmax(1) == truth[part]).float().mean()
+            found[f"loss/{name}"] = F.cross_entropy(outputs[part], truth[part])
         return found
 
     def _pick(self, seed: int, rows: Tensor) -> Batch:

@@ -37,8 +37,8 @@ SECTIONS = {
     "sweeps": (sharing.sweeps, 80),
     "shares": (sharing.shares, 30),
     "processes": (sharing.processes, 5),
-    "packed": (packed.packed, 40),
-    "packs": (sharing.packs, 90),
+    "packed": (packed.packed, 50),
+    "packs": (sharing.packs, 110),
     "rivals": (cost.rivals, 10),
 }
 """Name -> (what it does, its seconds)."""

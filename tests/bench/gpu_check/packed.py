@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 
 import trainables
 from tests.bench.gpu_check.setting import Row, Setting
-from tests.bench.pack import Pack, apart
+from tests.bench.pack import apart, together
 from trainables import Task
 from trainables.loop import Training
 
@@ -38,14 +39,15 @@ def packed(setting: Setting) -> Iterator[Row]:
 
     def row(name: str) -> Row:
         model, _, way = name.partition(", ")
-        count, kind = int(way.split()[0]), way.partition(" ")[2]
+        count, kind, rest = int(way.split()[0]), way.partition(" ")[2], Row()
         if kind.startswith("process"):
             steps = fleet.rate(count, model)
         elif kind == "streams":
             steps = _streams(setting, model, count)
         else:
-            steps = _packs(model, count, setting.sizes.packed_s, shared=kind.endswith("one seed"))
-        found: Row = {"steps a second": steps, "trials an hour": 3600 * steps / STEPS}
+            rest = _packs(model, count, setting, shared=kind.endswith("one seed"))
+            steps = rest["steps a second"]
+        found: Row = {"steps a second": steps, "trials an hour": 3600 * steps / STEPS, **rest}
         if not kind.startswith("packed"):
             plain[model].append(steps)
         elif plain[model]:
@@ -141,17 +143,38 @@ def _rate(training: Training, seconds: float) -> float:
     return (training.step - first) / (time.perf_counter() - began)
 
 
-def _packs(model: str, count: int, seconds: float, *, shared: bool) -> float:
-    """Steps a second of all trials of a pack."""
+def _packs(model: str, count: int, setting: Setting, *, shared: bool) -> Row:
+    """Steps a second of all trials of a pack, and how often the host waits for the device in a step."""
     seeds = [0] * count if shared else range(count)
-    pack = Pack(partial(_digits, model), OPTIMIZER, [LR] * count, seeds, ENDLESS)
-    for _ in range(WARM):
-        pack.step()
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        pack.step()
-        steps += 1
-    return count * steps / (time.perf_counter() - began)
+    pack = together(partial(_digits, model), OPTIMIZER, [LR] * count, seeds, ENDLESS)
+
+    def steps(enough: Callable[[int], bool]) -> int:
+        taken = iter(range(ENDLESS))
+        asked = 0
+
+        def pause() -> bool:
+            nonlocal asked
+            asked = next(taken)
+            return enough(asked)
+
+        pack.advance(pause)
+        return asked
+
+    steps(lambda n: n >= WARM)
+    waits: Row = {}
+    if setting.cuda:
+        setting.wait()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                steps(lambda n: n >= WARM)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits["waits a step"] = sum("synchroniz" in str(w.message) for w in caught) / WARM
+    began = time.perf_counter()
+    taken = steps(lambda n: time.perf_counter() - began >= setting.sizes.packed_s)
+    return {"steps a second": count * taken / (time.perf_counter() - began), **waits}
 
 
 def _streams(setting: Setting, model: str, count: int) -> float:

@@ -53,7 +53,7 @@ class Sizes:
     packs: tuple[int, ...]
     sweep_packs: tuple[int, ...]
     pack_trials: tuple[int, int]
-    """Of a sweep without packs, and at least with them."""
+    """Of a sweep without packs, and at least with them; three a worker where workers share the device."""
     pack_steps: int
 
 
@@ -61,7 +61,7 @@ FULL = Sizes(
     width=512, depth=4, iterations=10, side=32, images=10_000, batch=128, model="gpt2", vocabulary=50257,
     tokens=4_000_000, context=1024, sequences=8, seconds=4.0, readers=(0, 1, 2, 4), at_once=(1, 4, 16), small_batch=32,
     small_steps=100, trials=16, packed_s=0.6, processes=(1, 4, 16), packs=(16, 64, 256),
-    sweep_packs=(16, 64), pack_trials=(16, 128), pack_steps=1000,
+    sweep_packs=(64, 16), pack_trials=(16, 128), pack_steps=400,
 )  # fmt: skip
 TINY = Sizes(
     width=16, depth=1, iterations=1, side=8, images=64, batch=4, model="gpt_nano", vocabulary=64, tokens=4096,

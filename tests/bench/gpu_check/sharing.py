@@ -60,23 +60,24 @@ def sweeps(setting: Setting) -> Iterator[Row]:
 def packs(setting: Setting) -> Iterator[Row]:
     """A sweep of digits trials (mlp, sgd) by the command, with so many trials of a worker stepped together.
 
-    The last row is the best way without packs: workers that share the device. `x` is against a pack of 1, in trials an
-    hour. The clock runs from the first trial's first file to the last one's result, and with it all that a trial costs:
-    models, evaluations, logs, reports. Without a GPU in the command's own process.
+    `x` is against a pack of 1, in trials an hour; workers that share the device are the best way without packs. The
+    clock runs from the first trial's first file to the last one's result, and with it all that a trial costs: of its
+    milliseconds, `step` are its share of the steps, `rest` models, evaluations, logs, checkpoints and reports. Without
+    a GPU in the command's own process.
     """
     alone: list[float] = []
 
     def row(name: str) -> Row:
         pack, workers = (int(word) for word in name.replace(",", "").split() if word.isdigit())
         sizes = setting.sizes
-        trials = sizes.pack_trials[0] if pack * workers == 1 else max(pack * workers, sizes.pack_trials[1])
+        trials = max(pack, sizes.pack_trials[1]) if pack > 1 else max(3 * workers, sizes.pack_trials[0])
         definition = {
             **_common(f"pack-{pack}-{workers}", {"name": "digits", "model": "mlp", "noise": 0.4}, sizes.pack_steps),
             "metric": {"name": "loss/val", "goal": "minimize"},
             "arms": {"sgd": {"parameters": {"lr": {"distribution": "log_uniform_values", "min": 1e-3, "max": 1e-1}}}},
             "method": {"name": "random"},
             "resources": {**_share(setting, workers), "pack": pack, "max_concurrent": pack * workers},
-            "evaluations": 2,
+            "evaluations": 4,
         }
         definition["budget"]["trials_per_arm"] = trials
         with _utilization(setting) as used:
@@ -84,6 +85,9 @@ def packs(setting: Setting) -> Iterator[Row]:
         states, seconds = _states(folder), _span(folder)
         rate = 3600 * len(states) / seconds
         found: Row = {"trials": len(states), "seconds": seconds, "trials an hour": rate}
+        each = [t.result.metrics.get("time/step_s", 0.0) for t in results.ended_trials(folder)]
+        found["step ms"] = 1e3 * sizes.pack_steps * statistics.mean(each or [0.0])
+        found["rest ms"] = 1e3 * seconds * workers / max(1, len(states)) - found["step ms"]
         if pack * workers == 1:
             alone.append(rate)
         elif alone:
@@ -93,8 +97,9 @@ def packs(setting: Setting) -> Iterator[Row]:
             found["failed"] = f"exit code {code}, {states.count(State.COMPLETE)} of {trials} complete"
         return found
 
-    ways = [f"pack {pack}, 1 worker" for pack in (1, *setting.sizes.sweep_packs)]
-    return setting.each([*ways, *([f"pack 1, {setting.sizes.at_once[-1]} workers"] if setting.cuda else [])], row)
+    one, most, *others = (f"pack {pack}, 1 worker" for pack in (1, *setting.sizes.sweep_packs))
+    sharing = [f"pack 1, {setting.sizes.at_once[-1]} workers"] if setting.cuda else []
+    return setting.each([one, most, *sharing, *others], row)
 
 
 def shares(setting: Setting) -> Iterator[Row]:
