@@ -23,6 +23,7 @@ from optim_core.geometry import LearnedGeometry
 from optim_core.sam import SAM
 from trainables import Batch, Metric, Model, Task
 from trainables.objectives import token_count, token_loss
+from trainables.randomness import seed_torch
 
 
 class Fit(Task):
@@ -51,7 +52,7 @@ class Fit(Task):
         self._x = torch.randn(64, width, generator=generator)
 
     def model(self, seed: int) -> Model:
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return nn.Sequential(nn.Linear(len(self._truth), len(self._truth)), nn.Dropout(self._dropout))
 
     def facts(self) -> dict[str, str]:
@@ -241,7 +242,7 @@ class Masked(Task):
         self._draws, self.stop_in, self._rows = draws, stop_in, rows
 
     def model(self, seed: int) -> Model:
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4)).double()
 
     def batch(self, seed: int, index: int) -> Batch:

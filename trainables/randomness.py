@@ -16,7 +16,10 @@ def seed_all(seed: int) -> None:
     """Seed every generator."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)  # there is no other; see `seed_torch`
 
 
 def seed_torch(seed: int) -> None:

@@ -19,13 +19,14 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report import publish
 from orchestrator.statistics.studies import Design
 from orchestrator.storage.folder import SweepFolder
-from tests.bench.null.pipeline import ARMS, SINGLE, said, sweep_text, swept, trained
+from tests.bench.null.pipeline import ARMS, said, sweep_text, swept, trained
 from tests.bench.null.verdicts import many
 
 pytestmark = pytest.mark.slow
 
 FEW = Design(studies=6, configurations=3, tune=1, confirm=1)
-SWEEPS = 12
+SINGLE = Design(studies=1, configurations=3, tune=1, confirm=9)
+SWEEPS = 8
 TOO_MANY = int(binom.isf(0.005, SWEEPS, 0.05))
 """More false verdicts than this come about in one of 200 series where each has its 5 %."""
 ON_METHODS = re.compile(rf"\b({'|'.join(ARMS)}) is (better|worse)|tuned with|The arms,")
@@ -71,7 +72,7 @@ def reported(call: Callable[..., Any], folder: SweepFolder) -> str:
 
 def test_one_search_never_says_anything_of_methods(call: Callable[..., Any], tmp_path: Path) -> None:
     """Neither with any flag, nor with more confirm seeds, nor when sweeps are compared with one another."""
-    folder = a_false_verdict(tmp_path / "runs", Design(studies=1, configurations=12, tune=1, confirm=12))
+    folder = a_false_verdict(tmp_path / "runs", SINGLE)
     text, documents = compared(call, [folder], tmp_path)
     for shown in (text, reported(call, folder)):
         assert "The configuration found for" in shown

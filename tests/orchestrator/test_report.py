@@ -60,11 +60,19 @@ budget: {per_trial: 80, trials_per_arm: TRIALS}
 seeds: {tune: TUNE, confirm: 8}
 analysis: {baseline: sgd}
 """
+FIGURES = {
+    "verdict", "learning-curves", "sensitivity-sgd", "sensitivity-slow", "map-slow-refresh-interval-ema-rate",
+    "importance", "parallel-slow", "expected-best",
+}  # fmt: skip
+HOSTILE = 'Is <img src="http://x"> & "slow" better?'
+PASSWORD = "postgresql://me:hunter2@host/db"
 
 
 def fabricated(root: Path, *, name: str = "large", trials: int, tune: int = 1, shift: float = -0.1) -> Evidence:
     """A finished sweep whose results follow a known surface, written as its trials would have written them."""
-    text = LARGE.replace("NAME", name).replace("TRIALS", str(trials)).replace("TUNE", str(tune))
+    text = f"# {HOSTILE}\n# {PASSWORD}\n" + LARGE.replace("NAME", name).replace("TRIALS", str(trials)).replace(
+        "TUNE", str(tune)
+    )
     definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, root, runner.provenance())
     witness = seal.Witness(folder)
@@ -114,6 +122,7 @@ def _trial(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # which figures there are is asserted of a small report too
 def test_a_thousand_trials_in_twenty_seconds_and_ten_megabytes(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=492)
     assert len(evidence.records) == 1000
@@ -121,22 +130,24 @@ def test_a_thousand_trials_in_twenty_seconds_and_ten_megabytes(tmp_path: Path) -
     page = build(Evidence(evidence.folder), tmp_path / "report")
     assert time.process_time() - began < 20  # a promise to users, not a benchmark: it takes about five
     assert page.stat().st_size < 10e6
-    names = {p.stem for p in (tmp_path / "report" / "figures").glob("*.png")}
-    assert names == {
-        "verdict", "learning-curves", "sensitivity-sgd", "sensitivity-slow", "map-slow-refresh-interval-ema-rate",
-        "importance", "parallel-slow", "expected-best",
-    }  # fmt: skip
+    assert drawn(page) == FIGURES
+
+
+def drawn(page: Path) -> set[str]:
+    return {p.stem for p in (page.parent / "figures").glob("*.png")}
 
 
 @pytest.mark.slow
 def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     evidence = fabricated(tmp_path, trials=12, tune=2)
-    page = build(evidence, tmp_path / "report").read_text()
+    file = build(evidence, tmp_path / "report")
+    assert drawn(file) == FIGURES
+    page = file.read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
     own = page[: page.index("Provenance</h2>")]  # below it the code's own changes are quoted
     assert "@import" not in own
     assert "<script" not in page
-    assert own.count("data:image/png;base64,") == len(list((tmp_path / "report" / "figures").glob("*.png")))
+    assert own.count("data:image/png;base64,") == len(FIGURES)
     first = page[: page.index("Comparisons</h2>")]
     document = answer(evidence)
     assert headline(document) in first
@@ -156,17 +167,12 @@ def test_a_report_reads_without_a_network(tmp_path: Path) -> None:
     latex = (tmp_path / "report" / "arms.tex").read_text()
     assert latex.count("\\toprule") == latex.count("\\bottomrule") == 1
     assert "\\_" in latex
-
-
-@pytest.mark.slow
-def test_text_is_text_in_the_page_and_in_latex(tmp_path: Path) -> None:
-    evidence = fabricated(tmp_path, trials=4)
-    hostile = 'Is <img src="http://x"> & "slow" better?'
-    (evidence.folder.path / "sweep.yaml").write_text(f"# {hostile}\n# postgresql://me:hunter2@host/db\n")
-    page = build(evidence, tmp_path / "report").read_text()
     assert "# Is &lt;img src=&#34;http://x&#34;&gt; &amp; &#34;slow&#34; better?" in page
     assert '<img src="http' not in page
     assert "# postgresql://***@host/db" in page
+
+
+def test_text_is_text_in_latex() -> None:
     latex = tables.as_latex([{"a_b": "x^2 {y} ~ 50% − ∞ \\ $1 #2"}], "c_d ±1", ["e&f"])
     assert latex.splitlines() == [
         r"\begin{table}",
@@ -273,7 +279,7 @@ def test_profiles_over_sweeps(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
-    text = sweep_text(trials=4, confirm=6)
+    text = sweep_text(trials=2, confirm=4, per_trial=4)
     definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     tracker = MlflowTracker(
@@ -281,9 +287,10 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
     )
     with folder.hold():
         runner.run(definition, folder, DebugExecutor(), tracker)
+    evidence = Evidence(folder)
+    place = build(evidence, folder.path / "report").parent
     for _ in range(2):  # sending again changes nothing
-        evidence = Evidence(folder)
-        assert publish(evidence, build(evidence, folder.path / "report").parent) == ""
+        assert publish(evidence, place) == ""
     client = MlflowClient(embedded_uri(tmp_path))
     experiment = client.get_experiment_by_name("fit")
     assert experiment is not None
@@ -301,10 +308,10 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
     for arm, run in summaries.items():
         assert run.data.metrics["loss/val"] == pytest.approx(np.mean(values[arm]))
         assert run.data.metrics["loss/val/low"] < run.data.metrics["loss/val"] < run.data.metrics["loss/val/high"]
-        assert run.data.metrics["loss/val/n"] == 6
+        assert run.data.metrics["loss/val/n"] == 4
         assert float(run.data.params["lr"]) == pytest.approx(evidence.chosen(arm)[1]["lr"])
         history = client.get_metric_history(run.info.run_id, "loss/val")
-        assert sorted(m.step for m in history) == [10, 20, 30, 40]
+        assert sorted(m.step for m in history) == [1, 2, 3, 4]
         assert "figures/verdict.png" in {a.path for a in client.list_artifacts(run.info.run_id, "figures")}
     unknown = fabricated(tmp_path / "elsewhere", trials=1)
     assert publish(unknown, tmp_path) == ""
@@ -312,7 +319,7 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_without_a_tracker_still_reports(tmp_path: Path) -> None:
-    text = sweep_text(trials=1, confirm=0)
+    text = sweep_text(trials=1, confirm=0, per_trial=4)
     definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, tmp_path, {})
     with folder.hold():

@@ -31,6 +31,7 @@ from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
 
 ASHA = {"type": "asha", "eta": 3, "min_budget": "25%"}
+STEPS = 8
 
 
 def run(
@@ -38,7 +39,7 @@ def run(
 ) -> SweepFolder:
     definition = yaml.safe_load(sweep_text())
     definition["method"].update(method or {})
-    definition["budget"].update(budget or {})
+    definition["budget"].update({"per_trial": STEPS, **(budget or {})})
     text = yaml.safe_dump({**definition, "cache": False, **top})
     loaded = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(loaded, text, root, {})
@@ -121,7 +122,7 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
     stopped = [t for t in trials if t.result.state == "PRUNED"]
     assert stopped
     for t in stopped:
-        assert t.result.grad_evals == 10 * t.result.stopped.rung < 40
+        assert t.result.grad_evals == STEPS / 4 * t.result.stopped.rung < STEPS
         assert "continue" in t.result.stopped.reason
         assert t.result.seconds > 0
         assert t.job.stage == "tune"
@@ -173,16 +174,15 @@ def test_workers_share_the_wall_clock_and_nothing_else() -> None:
 
 @pytest.mark.slow
 def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
-    plain = run(tmp_path / "a", method={"name": "tpe"}, budget={"trials_per_arm": 9}, early_terminate=ASHA)
-    audited = run(
-        tmp_path / "b", method={"name": "tpe"}, budget={"trials_per_arm": 9},
-        early_terminate={**ASHA, "audit_share": 1.0},
-    )  # fmt: skip
+    common: dict[str, Any] = {"method": {"name": "tpe"}, "budget": {"trials_per_arm": 9, "per_trial": 40}}
+    plain = run(tmp_path / "a", **common, early_terminate=ASHA)
+    audited = run(tmp_path / "b", **common, early_terminate={**ASHA, "audit_share": 1.0})
     assert results.suggestions_digest(plain) == results.suggestions_digest(audited)
     stopped = [t for t in results.ended_trials(audited) if t.result.state == "PRUNED"]
     assert {t.trial_id for t in stopped} == {
         t.trial_id for t in results.ended_trials(plain) if t.result.state == "PRUNED"
     }
+    assert stopped
     assert all(t.result.stopped.audit_value is not None and t.result.grad_evals == 40 for t in stopped)
 
 
@@ -190,14 +190,14 @@ def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("extra", [{}, {"early_terminate": ASHA}], ids=["whole", "asha"])
 def test_strict_replay_gives_one_digest(tmp_path: Path, extra: dict[str, Any]) -> None:
     """1, 4 and 16 workers, any order of arrival, kills and retries: the same suggestions and the same results."""
-    budget, method = {"trials_per_arm": 10}, {"name": "tpe", "random_share": 0.3, "replay": "strict", "lag": 3}
+    budget, method = {"trials_per_arm": 7}, {"name": "tpe", "random_share": 0.3, "replay": "strict", "lag": 3}
     found = {}
     for workers, seed, kills in ((1, 0, False), (16, 2, False), (4, 3, True)):
         place = tmp_path / f"{workers}-{seed}"
         for attempt in range(60):
             try:
                 executor = Interleaved(workers, seed + attempt, die_after=9 if kills and attempt < 59 else None)
-                folder = run(place, executor, method, budget, seeds={"tune": 1, "confirm": 2}, **extra)
+                folder = run(place, executor, method, budget, seeds={"tune": 1, "confirm": 1}, **extra)
             except Dies:
                 continue
             break
@@ -212,33 +212,33 @@ def test_strict_replay_gives_one_digest(tmp_path: Path, extra: dict[str, Any]) -
 
 @pytest.mark.slow
 def test_the_search_never_spends_the_reserve_of_the_confirm_stage(tmp_path: Path) -> None:
-    """30 whole trials fit; 2 arms x 3 confirm seeds are reserved, so that 24 are left for the search."""
-    folder = run(tmp_path, Interleaved(3), {"name": "random"}, {"trials_per_arm": 100, "grad_evals": 30 * 40})
+    """16 whole trials fit; 2 arms x 3 confirm seeds are reserved, so that 10 are left for the search."""
+    folder = run(tmp_path, Interleaved(3), {"name": "random"}, {"trials_per_arm": 100, "grad_evals": 16 * STEPS})
     trials = results.ended_trials(folder)
-    assert sum(t.result.grad_evals for t in trials) <= 30 * 40
+    assert sum(t.result.grad_evals for t in trials) <= 16 * STEPS
     by = {(arm, stage): sum(t.job.arm == arm and t.job.stage == stage for t in trials) for arm in ("sgd", "adamw")
           for stage in ("tune", "confirm")}  # fmt: skip
-    assert by == {(a, s): n for a in ("sgd", "adamw") for s, n in (("tune", 12), ("confirm", 3))}
+    assert by == {(a, s): n for a in ("sgd", "adamw") for s, n in (("tune", 5), ("confirm", 3))}
 
 
 @pytest.mark.slow
 def test_a_search_that_ended_at_its_budget_stays_ended(tmp_path: Path) -> None:
     """Its winners are confirmed; a larger budget would choose again after the confirm seeds were seen."""
-    folder = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 400})
+    folder = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 10 * STEPS})
     assert results.status(folder)["state"] == "budget"
     before = {t.trial_id for t in results.ended_trials(folder)}
     assert sum("s100" in name for name in before) == 6
-    again = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 4000})
+    again = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 100 * STEPS})
     assert again.sweep_id == folder.sweep_id
     assert {t.trial_id for t in results.ended_trials(again)} == before
 
 
 def last_median(root: Path, method: str) -> float:
-    """The median of the last twelve of 24 trials."""
+    """The median of the last eight of sixteen trials."""
     space = {"lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 0.2}}
     common = {"arms": {"sgd": {"parameters": space}}, "seeds": {"tune": 1, "confirm": 0}}
-    found = run(root, None, {"name": method, "random_share": 0.25}, {"trials_per_arm": 24}, **common)
-    return statistics.median([t.value for t in study(found).trials if t.state.name == "COMPLETE"][-12:])
+    found = run(root, None, {"name": method, "random_share": 0.25}, {"trials_per_arm": 16, "per_trial": 40}, **common)
+    return statistics.median([t.value for t in study(found).trials if t.state.name == "COMPLETE"][-8:])
 
 
 @pytest.fixture(scope="module")
@@ -255,12 +255,12 @@ def test_samplers_learn(name: str, of_chance: float, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_finite_space_is_searched_without_repeats(tmp_path: Path) -> None:
-    arms = {"sgd": {"parameters": {"lr": {"values": [0.01, 0.02, 0.05, 0.1, 0.2]}, "momentum": {"values": [0.0, 0.5]}}}}
-    folder = run(tmp_path, None, {"name": "tpe", "random_share": 0.2}, {"trials_per_arm": 10}, arms=arms)
+    arms = {"sgd": {"parameters": {"lr": {"values": [0.01, 0.2]}, "momentum": {"values": [0.0, 0.5]}}}}
+    folder = run(tmp_path, None, {"name": "tpe", "random_share": 0.2}, {"trials_per_arm": 4}, arms=arms)
     asked = [
         tuple(t.user_attrs["configuration"].items()) for t in study(folder).trials if "configuration" in t.user_attrs
     ]
-    assert len(asked) == len(set(asked)) == 10
+    assert len(asked) == len(set(asked)) == 4
 
 
 @pytest.mark.slow
@@ -299,7 +299,7 @@ def test_warm_start_from_results_that_others_trained(tmp_path: Path) -> None:
 def test_several_objectives_and_their_front(tmp_path: Path) -> None:
     task = {"name": "digits", "model": "mlp"}
     folder = run(
-        tmp_path, None, {"name": "tpe", "random_share": 0.5}, {"trials_per_arm": 6, "per_trial": 20},
+        tmp_path, None, {"name": "tpe", "random_share": 0.5}, {"trials_per_arm": 6},
         task=task, metric={"name": "accuracy/val", "goal": "maximize"},
         objectives=[{"name": "loss/test", "goal": "minimize"}], seeds={"tune": 1, "confirm": 1},
     )  # fmt: skip

@@ -34,7 +34,7 @@ from tests.orchestrator.sweep_files import sweep_text
 
 pytestmark = pytest.mark.slow
 
-STUDIES, TRIALS, CONFIRM = 6, 4, 2
+STUDIES, TRIALS, CONFIRM, STEPS = 6, 4, 2, 4
 
 
 def swept(
@@ -42,7 +42,7 @@ def swept(
 ) -> Evidence:
     """A sweep that really ran, in this process."""
     seeds = f"seeds: {{studies: {studies}, tune: 1, confirm: {confirm}}}"
-    text = sweep_text(**{"per_trial": 12, "trials": TRIALS, "method": "random", **changes})
+    text = sweep_text(**{"per_trial": STEPS, "trials": TRIALS, "method": "random", **changes})
     text = "\n".join([text.replace("seeds: {tune: 1, confirm: 3}", seeds), *more])
     if slow_adamw:
         text = text.replace("min: 0.01, max: 0.3}}}\nmethod", "min: 1e-9, max: 1e-8}}}\nmethod")
@@ -70,7 +70,7 @@ def page(seen: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """One study an arm, whose configurations differ far beyond their seeds."""
     root = tmp_path_factory.mktemp("alone")
-    return swept(root, "analysis: {baseline: sgd, twin: true}", studies=1, confirm=9, max_lr=0.02)
+    return swept(root, "analysis: {baseline: sgd, twin: true}", studies=1, confirm=7, max_lr=0.02)
 
 
 def test_every_study_has_its_own_configurations_and_choice(seen: Evidence) -> None:
@@ -103,7 +103,7 @@ def test_a_study_counts_once(seen: Evidence) -> None:
     pair = answer(seen).pairs[0]
     assert (pair.n, pair.unit) == (STUDIES, "study")
     assert pair.difference == pytest.approx(np.mean(np.subtract(values["adamw"], values["sgd"])))
-    last = [value for name, value, step in curve(seen, "sgd") if name == "loss/val" and step == 12]
+    last = [value for name, value, step in curve(seen, "sgd") if name == "loss/val" and step == STEPS]
     assert last == [pytest.approx(np.mean(values["sgd"]))]
 
 
@@ -184,7 +184,7 @@ def test_the_twin_is_beside_the_comparisons_and_none_of_them(seen: Evidence) -> 
 
 def test_the_twin_alone_is_compared_with_nothing(tmp_path: Path) -> None:
     text = "analysis: {baseline: sgd, twin: true}"
-    definition = sweep_text(per_trial=12, trials=2, method="random", confirm=6)
+    definition = sweep_text(per_trial=STEPS, trials=2, method="random", confirm=6)
     one_arm = "\n".join(line for line in [*definition.splitlines(), text] if not line.startswith("  adamw"))
     folder = runner.open_folder(sweep_file.loads(one_arm), one_arm, tmp_path, {})
     with folder.hold():
@@ -196,13 +196,14 @@ def test_the_twin_alone_is_compared_with_nothing(tmp_path: Path) -> None:
     assert "Nothing is compared" in build(Evidence(folder), tmp_path / "report").read_text()
 
 
-def test_no_other_verb_compares_a_twin(seen: Evidence, tmp_path: Path) -> None:
-    other = swept(tmp_path, "analysis: {baseline: sgd}", name="other")
+def test_no_other_verb_compares_a_twin(seen: Evidence) -> None:
+    root = seen.folder.root  # where the trials of the others are already
+    other = swept(root, "analysis: {baseline: sgd}", name="other")
     document = across.answer([seen, other])
     assert not any("twin" in arm for p in document.pairs for arm in (p.a, p.b))
     assert document.unit == "study"
     assert "sgd-twin" not in profiles.document([seen, other], "sgd")["arms"]
-    fewer = swept(tmp_path, "analysis: {baseline: sgd}", name="fewer", studies=2)
+    fewer = swept(root, "analysis: {baseline: sgd}", name="fewer", studies=2)
     with pytest.raises(Refused, match="have different numbers of studies: 6 and 2"):
         across.answer([seen, fewer])
 
@@ -280,7 +281,7 @@ def test_the_report_of_studies(seen: Evidence, page: Path) -> None:
 
 
 def test_studies_that_failed_or_diverged_are_named(tmp_path: Path) -> None:
-    broken = swept(tmp_path / "failed", fail_at=2, fail_seed=1, max_failed=100, trials=2)
+    broken = swept(tmp_path / "failed", studies=3, confirm=1, fail_at=2, fail_seed=1, max_failed=100, trials=2)
     states = {(row["arm"], row["study"]): row["state"] for row in tables.studies(broken)}
     assert states["sgd", "2"] == "failed: every trial"
     assert states["sgd", "1"] == "complete"
@@ -300,9 +301,9 @@ def test_an_arm_that_a_race_stopped_is_shown_with_its_studies(tmp_path: Path) ->
     assert rows == ["complete"] * studies["adamw"] + ["not begun"] * (STUDIES - studies["adamw"])
     document = answer(raced)
     assert document.pairs[0].n == studies["adamw"]
-    text = build(raced, tmp_path / "report").read_text()
-    assert "adamw was stopped" in text
-    assert {one.name for one in all_figures(raced)} >= {"verdict", "chosen", "noise"}
+    page = build(raced, tmp_path / "report")
+    assert "adamw was stopped" in page.read_text()
+    assert {drawn.stem for drawn in (page.parent / "figures").iterdir()} >= {"verdict", "chosen", "noise"}
 
 
 def test_what_diverged_is_drawn_at_the_rim(seen: Evidence) -> None:

@@ -195,9 +195,7 @@ def learning(evidence: Evidence) -> Iterator[Drawn]:
     )
 
 
-def banded(
-    points: pd.DataFrame, bounds: tuple[float, float] = UNBOUNDED
-) -> tuple[Any, Any, Any, Any, Any] | None:
+def banded(points: pd.DataFrame, bounds: tuple[float, float] = UNBOUNDED) -> tuple[Any, Any, Any, Any, Any] | None:
     """(gradient evaluations, seconds, mean, low, high) over seeds, or over studies where there are several.
 
     At common gradient evaluations; the seconds are the mean time at each of these. None without points.
