@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 
@@ -35,7 +35,7 @@ def _offered(group: str, path: tuple[str, ...]) -> Mapping[str, tuple[EntryPoint
 
 
 @lru_cache(maxsize=2)
-def _every(path: tuple[str, ...]) -> EntryPoints:
+def _every(path: tuple[str, ...]) -> Any:
     """Of all groups at once: reading the distributions takes most of the time."""
     return entry_points()
 

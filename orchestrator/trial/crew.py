@@ -128,8 +128,9 @@ class Crew:
         return alone
 
     def _advance_alone(self, session: Session) -> Report:
-        stopping = isinstance(session, TrialSession) and session.job.pack > 1 and session.stop_asked()
-        return (session.pause() if stopping else None) or session.advance()  # type: ignore[union-attr]
+        if isinstance(session, TrialSession) and session.job.pack > 1 and session.stop_asked():
+            return session.pause() or session.advance()
+        return session.advance()
 
     def _advance(self, pack: Pack) -> list[Report]:
         try:

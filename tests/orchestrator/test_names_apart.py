@@ -103,4 +103,4 @@ def test_a_metric_keeps_its_values(evidence: Evidence) -> None:
     assert set(trials["tokens"]) == {7.0}
     assert set(trials[TOKENS]) == {128.0}
     assert currencies.parity(evidence).column == TOKENS
-    assert answer.answer(evidence)["pairs"]
+    assert answer.answer(evidence).pairs

@@ -57,7 +57,7 @@ def test_places_that_cannot_be_written(call: Callable[..., Called], tmp_path: Pa
     assert (tmp_path / "new" / "pairs.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # the starter of test_wheel.py lies where the command is called, too
 def test_modules_of_the_current_folder(tmp_path: Path) -> None:
     """The command as it is installed finds a task that lies where it is called."""
     (tmp_path / "my_task_of_this_test.py").write_text(OWN)

@@ -38,7 +38,9 @@ def bucket() -> Iterator[str]:
     [
         (RESUME, "s3"),
         ("resume_arg: --resume=${trial_dir}/state.txt", "memory"),
-        ("three lines", "s3"),
+        pytest.param(
+            "three lines", "s3", marks=pytest.mark.long
+        ),  # as drained in test_program_lives.py, on one machine
     ],
     ids=["checkpoints", "folder", "three-lines"],
 )
@@ -108,7 +110,7 @@ task:
   command: ["${interpreter}", -m, torch.distributed.run, --standalone, --nproc-per-node=2, "${program}"]
   grace: 2s
 metric: {name: loss, goal: minimize}
-arms: {only: {optimizer: sgd, parameters: {lr: 0.05, wait: %s}}}
+arms: {only: {optimizer: sgd, parameters: {lr: 0.05, wait: %s, wrap: %s}}}
 method: {name: grid}
 budget: {unit: steps, per_trial: 20}
 seeds: {tune: 1, confirm: 0}
@@ -117,7 +119,7 @@ seeds: {tune: 1, confirm: 0}
 
 def test_torchrun(tmp_path: Path) -> None:
     """Rank 0 is heard, the others say that they are not."""
-    folder = run(RANKS % 0.0, tmp_path / "whole")
+    folder = run(RANKS % (0.0, "false"), tmp_path / "whole")
     ((name, one),) = records(folder).items()
     assert one.result.state is State.COMPLETE, one.result.error
     points = MetricLog(folder.trial(name) / "metrics.jsonl").points()
@@ -131,10 +133,10 @@ def test_torchrun(tmp_path: Path) -> None:
 
 @pytest.mark.long  # six interpreters; a script that is closed leaves no process of one rank in make test
 def test_torchrun_that_is_ended_leaves_no_rank(tmp_path: Path) -> None:
-    text = RANKS % 5.0
+    text = RANKS % (5.0, "true")
     spec = sweep_file.loads(text, str(PROGRAMS / "sweep.yaml"))
     folder = runner.open_folder(spec, text, tmp_path / "ended", runner.provenance())
-    parameters = {"lr": 0.05, "wait": 5.0}
+    parameters = {"lr": 0.05, "wait": 5.0, "wrap": True}
     configuration = Configuration(number=0, parameters=parameters, state=ConfigurationState.RUNNING)
     given = job_of(spec, folder, spec.arms["only"], configuration, 0, Stage.TUNE)
     session = ProgramSession(given)

@@ -128,6 +128,7 @@ def test_a_death_among_three_is_not_what_the_survivor_raises_of_it(tmp_path: Pat
     assert not (tmp_path / "result.json").exists()
 
 
+@pytest.mark.long  # an exit that another worker may not take is raised, and fails the trial, above
 def test_what_another_worker_raises_fails_the_trial(tmp_path: Path) -> None:
     """Only worker 1 lacks the task: its traceback is the trial's error."""
 

@@ -1,4 +1,4 @@
-"""Settings as `group.key=value`, and a log of JSON lines in the folder that it is given."""
+"""Settings as `group.key=value`, no optimizer, and a log of JSON lines in the folder that it is given."""
 
 import json
 import sys
@@ -18,13 +18,14 @@ model = torch.nn.Sequential(torch.nn.Linear(4, config["model.width"]), torch.nn.
 x = torch.randn(128, 4)
 y = x.abs().sum(1, keepdim=True)
 model(x)
-optimizer = torch.optim.Adam(model.parameters(), lr=config["optim.lr"])
 with (Path(config["out"]) / "log.jsonl").open("w") as log:
     for epoch in range(1, config["trainer.max_epochs"] + 1):
         for rows in torch.randperm(128).split(32):
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             loss = torch.nn.functional.l1_loss(model(x[rows]), y[rows])
             loss.backward()
-            optimizer.step()
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight -= config["optim.lr"] * weight.grad
         log.write(json.dumps({"epoch": epoch, "train": {"loss": loss.item()}, "lr": config["optim.lr"]}) + "\n")
         log.flush()
