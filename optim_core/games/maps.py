@@ -74,7 +74,7 @@ def quadratic_roots(sum_of_roots: Tensor, product: Tensor) -> Tensor:
     root = torch.sqrt(sum_of_roots**2 - 4 * product)
     root = torch.where((sum_of_roots.conj() * root).real < 0, -root, root)
     large = (sum_of_roots + root) / 2
-    small = torch.where(large == 0, large, product / torch.where(large == 0, torch.ones_like(large), large))
+    small = torch.where(large == 0, large, product / large)
     return torch.stack([large, small])
 
 

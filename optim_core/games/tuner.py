@@ -3,11 +3,13 @@
 Variables are log lr, momentum and, for extragradient, log extrapolation. Starts: momentum in {-0.4, 0, 0.4, 0.8} and
 {1, 2, 4} times the best step without momentum. On imaginary spectra the best extrapolation is infinite; it is kept
 below 30 / the smallest eigenvalue, which costs a tenth of the gain. The closed forms of `rates` are the regression
-values. The simplices of all starts advance together: a round of them costs as much as one.
+values. The simplices of all starts advance together: a round of them costs as much as one. What was found for the last
+few spectra is kept: the trials of a sweep often play one game.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -41,6 +43,13 @@ def tune(method: str, points: Tensor, *, momentum: bool = True, consensus: float
     if method == "consensus" and not consensus > 0:
         raise ValueError("consensus is 0: that is gda; give consensus (tau/alpha) above 0")
 
+    return _tuned(method, tuple(kept.tolist()), momentum, consensus)
+
+
+@functools.lru_cache(maxsize=64)
+def _tuned(method: str, points: tuple[complex, ...], momentum: bool, consensus: float) -> Choice:
+    """`tune` for points of the closed upper half plane."""
+    kept = torch.tensor(points, dtype=torch.complex128)
     looks_ahead, farthest = method == "extragradient", FARTHEST / float(kept.abs().min())
 
     def choice(x: Sequence[float], rate: float = 0.0) -> Choice:
