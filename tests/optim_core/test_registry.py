@@ -35,25 +35,30 @@ def test_what_is_listed_is_what_importing_everything_registers(package, found: N
     assert all(f"{ours[name].__module__}.".startswith(f"{home}.") for name, home in listed.items())
 
 
-@pytest.mark.slow
-def test_an_optimizer_is_imported_when_it_is_asked_for() -> None:
-    code = "import sys, optim_core; optim_core.names(); optim_core.lookup('sgd'); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    loaded = {name for name in done.stdout.split() if name.startswith("optim_core.")}
-    assert "optim_core.baselines" in loaded
-    assert not loaded & {f"optim_core.{module}" for module in registry.HOMES if module != "baselines"}
-
-
-@pytest.mark.slow
-def test_nobody_takes_a_name_that_is_not_loaded_yet() -> None:
+@pytest.fixture(scope="module")
+def alone() -> list[str]:
+    """What a process of its own says, in lines."""
     code = (
-        "import torch, optim_core\n"
+        "import sys, torch, optim_core\n"
+        "optim_core.names(); optim_core.lookup('sgd'); print(*sys.modules)\n"
         "class Own(torch.optim.SGD): pass\n"
         "try: optim_core.adopt('soap', Own)\n"
         "except ValueError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "optimizer 'soap' is registered twice"
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_an_optimizer_is_imported_when_it_is_asked_for(alone: list[str]) -> None:
+    loaded = {name for name in alone[0].split() if name.startswith("optim_core.")}
+    assert "optim_core.baselines" in loaded
+    assert not loaded & {f"optim_core.{module}" for module in registry.HOMES if module != "baselines"}
+
+
+@pytest.mark.slow
+def test_nobody_takes_a_name_that_is_not_loaded_yet(alone: list[str]) -> None:
+    assert alone[1] == "optimizer 'soap' is registered twice"
 
 
 def test_the_name_of_a_class_is_the_one_it_was_registered_by() -> None:

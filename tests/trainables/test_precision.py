@@ -225,8 +225,15 @@ def test_words_that_are_none_are_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [True, "step"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "precision, how",
+    [
+        ("bf16", "step"),
+        ("fp32", True),
+        pytest.param("fp32", "step", marks=pytest.mark.long),
+        pytest.param("bf16", True, marks=pytest.mark.long),
+    ],
+)
 def test_compiled_training_is_the_same(how: bool | str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through dynamo and autograd's tracer, in both passes of SAM and over several pieces."""
     torch.compiler.reset()

@@ -77,9 +77,11 @@ def test_chebyshev_obeys_the_bound_and_meets_its_rate() -> None:
     "parameters",
     [
         {"left_exponent": -0.5, "right_exponent": 0.5},
-        {"spectrum": "uniform"},
         {"spectrum": "marchenko_pastur"},
-        {"spectrum": "beta", "left_exponent": -0.5, "right_exponent": 0.5, "source": 0.7},
+        pytest.param({"spectrum": "uniform"}, marks=pytest.mark.long),
+        pytest.param(
+            {"spectrum": "beta", "left_exponent": -0.5, "right_exponent": 0.5, "source": 0.7}, marks=pytest.mark.long
+        ),
         {"left_exponent": 0.0, "right_exponent": 0.5, "rotate": True},
         {"left_exponent": 0.0, "right_exponent": 0.0, "smoothness": 5.0},
     ],

@@ -34,9 +34,8 @@ def task_for(name: str) -> Task:
 
 def training(name: str) -> Training:
     task = task_for(name)
-
-    recipe = RECIPE if isinstance(task, Masked) else replace(RECIPE, accumulate=1, clip_norm=0.0)
-    return Training(task, builder(name), budget=60, seed=3, evaluations=4, recipe=recipe)
+    budget, recipe = (40, RECIPE) if isinstance(task, Masked) else (60, replace(RECIPE, accumulate=1, clip_norm=0.0))
+    return Training(task, builder(name), budget=budget, seed=3, evaluations=4, recipe=recipe)
 
 
 def told(run: Training, points: list[Any]) -> Any:

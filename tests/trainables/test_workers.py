@@ -17,7 +17,7 @@ from trainables.workers import Workers, listen
 
 pytestmark = pytest.mark.slow
 
-BOTH = {"sgd", "adamw", "sam", "llqr", "llqr_sam", "rotated_adamw", "nesterov", "conjugate_gradient"}
+BOTH = {"sgd", "sam", "llqr_sam", "rotated_adamw", "conjugate_gradient"}
 """With batches in pieces and whole; one of each way of taking gradients, the others in pieces alone."""
 
 
