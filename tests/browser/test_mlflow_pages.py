@@ -150,6 +150,7 @@ def test_runs_group_by_arm(page: Page, served: tuple[str, str]) -> None:
     picture(page, "3-grouped.png")
 
 
+@pytest.mark.long  # of MLflow's own page
 def test_two_arms_compare_with_their_intervals(page: Page, served: tuple[str, str]) -> None:
     runs(page, served, "params.stage = 'summary'")
     page.wait_for("3 matching runs")

@@ -4,7 +4,6 @@ root."""
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from orchestrator.kubernetes.operator_rules import lint
 from orchestrator.kubernetes.profiles import load
 from orchestrator.kubernetes.render import job_name, render
 from tests.kubernetes.manifests import CRDS, K8S, schema_errors
+from tests.orchestrator.command import REPOSITORY, fresh
 from tests.trainables.data import canonical
 from tests.verbs import Called, called
 
@@ -79,7 +79,7 @@ NAMES = st.from_regex(r"\A[A-Za-z0-9]([A-Za-z0-9_-]{0,38}[A-Za-z0-9])?\Z")
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     name=NAMES,
     cpu=st.integers(1, 40),
@@ -218,10 +218,7 @@ def test_data_of_this_machine_are_refused(tmp_path: Path) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    main = "import sys; from orchestrator.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", main, "k8s", "render", *arguments], capture_output=True, text=True, timeout=120
-    )
+    return fresh("k8s", "render", *arguments, cwd=REPOSITORY)
 
 
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

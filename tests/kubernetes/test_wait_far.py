@@ -67,7 +67,7 @@ def test_the_code_of_run_from_an_object_store(
         return called(monkeypatch, capfd, *words)
 
     file = tmp_path / "far.yaml"
-    file.write_text(sweep_text(method="random", trials=6, confirm=2, wall_clock=", grad_evals: 320"))
+    file.write_text(sweep_text(method="random", trials=4, confirm=2, per_trial=16, wall_clock=", grad_evals: 96"))
     submit = ("submit", str(file), "--address", "k8s", "--root", ROOT)
     cluster = threading.Thread(daemon=True, target=played, args=(server, file, studies, tmp_path / "pod"))
     cluster.start()

@@ -45,7 +45,7 @@ def test_every_trial_ends_once_with_the_same_values(
 
 
 @pytest.mark.slow
-@every_executor
+@pytest.mark.parametrize("make", [*EXECUTORS[:2], pytest.param(ray, id="ray", marks=pytest.mark.long)])
 @pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")
 def test_packed_trials_are_those_alone(make: Callable[[], Executor], tmp_path: Path) -> None:
     contract.check_packed_trials_are_those_alone(make, tmp_path)
