@@ -32,6 +32,7 @@ def studies() -> Iterator[str]:
 def server(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ApiServer:
     """The same, asked from a laptop with a scratch folder of its own."""
     monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "laptop"))
+    monkeypatch.setattr("orchestrator.cli.follow.LOOK_S", 0.5)
     return server
 
 
