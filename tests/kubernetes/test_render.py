@@ -192,8 +192,14 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("root", ["/runs", "s3://sweeps/runs"])
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path, root",
+    [
+        pytest.param(path, root, id=f"{path.stem}-{root}", marks=() if here else pytest.mark.long)
+        for path in SHIPPED
+        for root, here in (("/runs", True), ("s3://sweeps/runs", path.parent.name == "own_data" or path == SHIPPED[0]))
+    ],
+)
 def test_every_shipped_sweep_renders(path: Path, root: str, described: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that reads a data set needs its description alone here; in the Pods the set lies on the claim."""
     monkeypatch.setenv("GEOSWEEP_DATA", str(described))

@@ -19,21 +19,27 @@ FILES = dict(re.findall(r"```\w+\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTAL
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sweep", "proof"), [
-    ("sweep.yaml", {"steps": 60, "grad_evals": 60}), ("trial.yaml", {"grad_evals": 60}), ("task.yaml", {})
+@pytest.mark.parametrize(("sweep", "without", "proof"), [
+    ("sweep.yaml", "  plain: {}\n", {"steps": 60, "grad_evals": 60}),  # two trials in test_program_kinds.py
+    ("trial.yaml", "", {"grad_evals": 60}),
+    ("task.yaml", "", {}),
 ])  # fmt: skip
-def test_an_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str, proof: dict[str, float]) -> None:
+def test_an_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str, without: str, proof: dict[str, float]
+) -> None:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     text = re.sub("trials_per_arm: 4", "trials_per_arm: 1", FILES[sweep].replace("confirm: 6", "confirm: 0"))
+    assert without in text
+    text = text.replace(without, "", 1) if without else text
     spec = sweep_file.loads(text, sweep)
     folder = runner.open_folder(spec, text, tmp_path / "runs", runner.provenance())
     with folder.hold():
         runner.run(spec, folder, DebugExecutor(), NoTracker())
     found = list(records(folder).values())
-    assert len(found) == 2
+    assert len(found) == (1 if without else 2)
     for one in found:
         assert one.result.state is State.COMPLETE, one.result.error
         assert proof.items() <= one.result.proof.items()
