@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator import runner
 from orchestrator.definition.model import sweep_id
 from orchestrator.definition.states import State
 from orchestrator.definition.sweep_file import loads
+from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import find
+from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.notify import Notifier, message
 from orchestrator.trial.job import Report
 from orchestrator.trial.record import TrialRecord
@@ -108,7 +111,7 @@ def test_a_variable_that_holds_no_address_is_said_and_not_shown(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHAT", f"hooks.slack.com/{SECRET}")
-    done = run(call, tmp_path, "--notify", "done=${env:CHAT}", "--no-tracking")
+    done = run(call, tmp_path, "--notify", "done=${env:CHAT}", "--no-tracking", trials=1, confirm=1)
     assert "notify.done: its environment variable holds no https://...; nothing will be sent" in done.err
     assert SECRET not in done.err + done.out
     (tmp_path / "fit.yaml").write_text(f"{sweep_text()}notify: {{'https://hooks.slack.com/{SECRET}': done}}\n")
@@ -122,7 +125,7 @@ def test_a_server_that_refuses_harms_nothing(
 ) -> None:
     monkeypatch.setenv("CHAT", server.url)
     server.answers = [404]
-    done = run(call, tmp_path, "--notify", "done=${env:CHAT}", "--no-tracking")
+    done = run(call, tmp_path, "--notify", "done=${env:CHAT}", "--no-tracking", trials=1, confirm=1)
     assert done.code == 0
     assert "notify.done was not sent: 127.0.0.1 answers 404" in done.err
     assert SECRET not in done.err + done.out
@@ -131,7 +134,7 @@ def test_a_server_that_refuses_harms_nothing(
 
 def test_nobody_there_harms_nothing(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.tracking.notify.PAUSE_S", 0.01)
-    done = run(call, tmp_path, "--notify", "http://127.0.0.1:9/secret", "--no-tracking")
+    done = run(call, tmp_path, "--notify", "http://127.0.0.1:9/secret", "--no-tracking", trials=1, confirm=1)
     assert done.code == 0
     assert "notify.done was not sent: 127.0.0.1 cannot be reached (Connection refused)" in done.err
     refused = call("run", str(tmp_path / "fit.yaml"), "--notify", "done=secret")
@@ -149,16 +152,20 @@ def test_a_server_that_stumbles_is_asked_again(server: Server, monkeypatch: pyte
     assert server.got[-1][2]["Authorization"] == "Basic bWU6d29yZA=="
 
 
-def trained(call: Any, tmp_path: Path) -> TrialRecord:
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> TrialRecord:
     """A trial of a sweep that has ended."""
-    run(call, tmp_path, "--no-tracking")
-    record = TrialRecord.read(next((tmp_path / "runs").glob("*/trials/*/result.json")).parent)
-    assert record is not None
-    return record
+    text = sweep_text(per_trial=8, trials=1, confirm=1, method="random")
+    spec = loads(text)
+    folder = runner.open_folder(spec, text, tmp_path_factory.mktemp("runs"), {})
+    with folder.hold():
+        runner.run(spec, folder, DebugExecutor(), NoTracker())
+    found = TrialRecord.read(folder.trial("sgd-0000-s0"))
+    assert found is not None
+    return found
 
 
-def test_a_sweep_that_stands_still_is_told_once(call: Any, tmp_path: Path, server: Server) -> None:
-    record = trained(call, tmp_path)
+def test_a_sweep_that_stands_still_is_told_once(record: TrialRecord, server: Server) -> None:
     found = Notifier("fit-1", {"stuck": server.url}, stuck_after_s=0.05, say=print)
     found.on_start(record.job)
     deadline = time.monotonic() + 10
@@ -171,9 +178,8 @@ def test_a_sweep_that_stands_still_is_told_once(call: Any, tmp_path: Path, serve
     assert "no trial has reported" in body["text"]
 
 
-def test_a_report_without_progress_is_none(call: Any, tmp_path: Path, server: Server) -> None:
+def test_a_report_without_progress_is_none(record: TrialRecord, server: Server) -> None:
     """The worker of a silent script reports all the time that it lives."""
-    record = trained(call, tmp_path)
     found = Notifier("fit-1", {"stuck": server.url}, stuck_after_s=0.2, say=print)
     found.on_start(record.job)
     deadline = time.monotonic() + 10
@@ -186,11 +192,10 @@ def test_a_report_without_progress_is_none(call: Any, tmp_path: Path, server: Se
 
 
 def test_a_message_that_cannot_be_sent_keeps_no_other_one_back(
-    call: Any, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    record: TrialRecord, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is retried at the end while another message waits. A script's trial is counted in its own unit."""
     monkeypatch.setattr("orchestrator.tracking.notify.PAUSE_S", 60.0)
-    record = trained(call, tmp_path)
     server.answers, said = [500], list[str]()
     found = Notifier("fit-1", dict.fromkeys(("diverged", "done"), server.url), stuck_after_s=60, say=said.append)
     job, result = replace(record.job, program={"unit": "steps"}), replace(record.result, state=State.DIVERGED)
