@@ -314,6 +314,16 @@ def cost_of_start(name: str, **values: Any) -> float:
     return lookup(name).cost_of_start(**values)
 
 
+def costs_alike(name: str) -> bool:
+    """Whether the named optimizer spends as many gradient evaluations with any other hyperparameters."""
+    own, plain = lookup(name), Counting
+    return (
+        own.cost_per_step.__func__ is plain.cost_per_step.__func__  # type: ignore[attr-defined]
+        and own.cost_of_start.__func__ is plain.cost_of_start.__func__  # type: ignore[attr-defined]
+        and own.steps_within.__func__ is plain.steps_within.__func__  # type: ignore[attr-defined]
+    )
+
+
 def check(name: str, **values: Any) -> None:
     """Raise ValueError for a value that the named optimizer is known to reject, without building it."""
     lookup(name).check_values(**values)

@@ -64,3 +64,8 @@ def test_nobody_takes_a_name_that_is_not_loaded_yet(alone: list[str]) -> None:
 def test_the_name_of_a_class_is_the_one_it_was_registered_by() -> None:
     assert optim_core.name_of(optim_core.lookup("asam")) == "asam"
     assert optim_core.name_of(torch.optim.SGD) == "torch.optim.sgd.SGD"
+
+
+def test_costs_that_depend_on_hyperparameters_are_known() -> None:
+    assert all(map(optim_core.costs_alike, ("sgd", "adamw", "sam", "muon", "torch.optim.RMSprop")))
+    assert not any(map(optim_core.costs_alike, ("llqr", "llqr_sam", "looksam", "rotated_adamw", "nesterov")))
