@@ -263,13 +263,13 @@ def test_roots_are_eigenvalues_of_the_matrix_for_normal_games(method: str) -> No
     [
         ("interval", torch.linspace(0.1, 1, 20, dtype=F64)),
         ("disc", outline(0.45, 0.45, 0.55, 41)),
-        ("ellipse", outline(0.45, 0.2, 0.55, 41)),
+        pytest.param("ellipse", outline(0.45, 0.2, 0.55, 41), marks=pytest.mark.long),  # wide; a high one below
         ("ellipse", outline(0.3, 1.0, 0.55, 41)),
         ("vertical", torch.complex(torch.full_like(LINE, 0.2), LINE)),
         ("imaginary", IMAGINARY),
         ("cross", torch.cat([LINE.to(torch.complex128), torch.complex(torch.full_like(LINE, 0.55), 3 * LINE)])),
         ("general", torch.tensor([1.0 + 0.5j, -0.2 + 0.3j])),
-        ("general", torch.tensor([0.5 + 0.5j, 0.0 + 0.3j])),
+        pytest.param("general", torch.tensor([0.5 + 0.5j, 0.0 + 0.3j]), marks=pytest.mark.long),
     ],
 )
 def test_shapes_are_recognized_and_the_recommendation_converges(kind: str, points: Tensor) -> None:

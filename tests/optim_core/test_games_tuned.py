@@ -108,7 +108,7 @@ def test_the_promise_is_for_the_step_that_is_taken() -> None:
     assert math.isnan(apart.predicted_rate)
 
 
-@pytest.mark.parametrize("smallest", [1e-3, 1e-2, 0.1])
+@pytest.mark.parametrize("smallest", [1e-3, 1e-2, pytest.param(0.1, marks=pytest.mark.long)])
 def test_small_singular_values_of_a_bilinear_game_count(smallest: float) -> None:
     """One per cent of the largest eigenvalue is not nothing: the lower end of an imaginary pair is where it is."""
     points = torch.complex(torch.zeros(3, dtype=F64), torch.tensor([smallest, 0.5, 1.0], dtype=F64))
