@@ -23,12 +23,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import method
-from orchestrator.definition.model import Spec, definition
+from orchestrator.definition.model import AnalysisSpec, Spec, definition
 from orchestrator.definition.parts import split
 from orchestrator.definition.program_keys import NAME, filled
 from orchestrator.definition.states import State
@@ -161,6 +161,12 @@ def in_force(folder: SweepFolder) -> dict[str, Any]:
     for line in amendments(folder):
         found |= {part: line[part] for part in FREE if part in line}
     return found
+
+
+def analysis(folder: SweepFolder) -> AnalysisSpec:
+    """The analysis in force; what earlier versions could not declare is at its default."""
+    said = in_force(folder)["analysis"]
+    return AnalysisSpec(**{one.name: said[one.name] for one in fields(AnalysisSpec) if one.name in said})
 
 
 def stamps(folder: SweepFolder) -> list[str]:
