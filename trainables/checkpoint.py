@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from trainables.whole import beside, fill
+
 NAME = re.compile(r"checkpoint-(\d{6})-([0-9a-f]{16})\.pt")
 
 
@@ -79,12 +81,9 @@ def save(state: dict[str, Any], folder: Path, keep: int = 2, quota: Quota | None
     path = folder / f"checkpoint-{number:06d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     for torn in folder.glob(".checkpoint-*"):  # left by a process that died, or by a full disk
         torn.unlink()
-    temporary = folder / f".{path.name}.{os.getpid()}"
+    temporary = beside(path)
     try:
-        with temporary.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
+        fill(temporary, content)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)  # a partial file only fills the disk further

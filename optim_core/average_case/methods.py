@@ -36,12 +36,7 @@ class GradientDescent(ScheduleFollower):
         step_scale: float = 1.0,
         refresh_interval: int = 0,
     ) -> None:
-        super().__init__(
-            params,
-            smoothness=smoothness, smoothness_margin=smoothness_margin, lanczos_steps=lanczos_steps,
-            step_scale=step_scale, refresh_interval=refresh_interval, max_momentum=1.0, freeze_after=None,
-            restart="none",
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()), max_momentum=1.0, freeze_after=None, restart="none")
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -84,12 +79,7 @@ class Nesterov(ScheduleFollower):
         restart: str = "none",
         refresh_interval: int = 0,
     ) -> None:
-        super().__init__(
-            params,
-            smoothness=smoothness, strong_convexity=strong_convexity, smoothness_margin=smoothness_margin,
-            lanczos_steps=lanczos_steps, step_scale=step_scale, max_momentum=max_momentum, freeze_after=freeze_after,
-            restart=restart, refresh_interval=refresh_interval,
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()))
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -131,12 +121,7 @@ class Polyak(ScheduleFollower):
         restart: str = "none",
         refresh_interval: int = 0,
     ) -> None:
-        super().__init__(
-            params,
-            smoothness=smoothness, strong_convexity=strong_convexity, smoothness_margin=smoothness_margin,
-            lanczos_steps=lanczos_steps, step_scale=step_scale, max_momentum=max_momentum, freeze_after=freeze_after,
-            restart=restart, refresh_interval=refresh_interval,
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()))
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -228,12 +213,7 @@ class GeneralizedChebyshev(Jacobi):
         restart: str = "none",
         refresh_interval: int = 0,
     ) -> None:
-        super().__init__(
-            params,
-            smoothness=smoothness, strong_convexity=strong_convexity, alpha=alpha, beta=beta,
-            smoothness_margin=smoothness_margin, lanczos_steps=lanczos_steps, step_scale=step_scale,
-            max_momentum=max_momentum, freeze_after=freeze_after, restart=restart, refresh_interval=refresh_interval,
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()))
 
 
 @register("chebyshev")
@@ -256,12 +236,7 @@ class Chebyshev(Jacobi):
         restart: str = "none",
         refresh_interval: int = 0,
     ) -> None:
-        super().__init__(
-            params,
-            smoothness=smoothness, strong_convexity=strong_convexity, smoothness_margin=smoothness_margin,
-            lanczos_steps=lanczos_steps, step_scale=step_scale, max_momentum=max_momentum, freeze_after=freeze_after,
-            restart=restart, refresh_interval=refresh_interval, alpha=-0.5, beta=-0.5,
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()), alpha=-0.5, beta=-0.5)
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -290,12 +265,7 @@ class MarchenkoPastur(Jacobi):
         restart: str = "none",
         refresh_interval: int = 0,
     ) -> None:
-        super().__init__(
-            params,
-            smoothness=smoothness, strong_convexity=strong_convexity, smoothness_margin=smoothness_margin,
-            lanczos_steps=lanczos_steps, step_scale=step_scale, max_momentum=max_momentum, freeze_after=freeze_after,
-            restart=restart, refresh_interval=refresh_interval, alpha=0.5, beta=0.5,
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()), alpha=0.5, beta=0.5)
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -325,12 +295,7 @@ class Laguerre(ScheduleFollower):
         freeze_after: int | None = None,
         restart: str = "none",
     ) -> None:
-        super().__init__(
-            params,
-            eigenvalue_scale=eigenvalue_scale, beta=beta, smoothness_margin=smoothness_margin,
-            lanczos_steps=lanczos_steps, step_scale=step_scale, max_momentum=max_momentum, freeze_after=freeze_after,
-            restart=restart, refresh_interval=0,
-        )  # fmt: skip
+        super().__init__(params, **self.checked(locals()), refresh_interval=0)
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:

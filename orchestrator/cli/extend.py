@@ -124,8 +124,8 @@ def _left(found: SweepFolder) -> str:
     """What earlier looks have left for later verdicts."""
     from orchestrator.protocol import extensions, seal
 
-    declared = seal.in_force(found)["analysis"]
-    words = extensions.said(found, declared["alpha"], declared.get("looks", 1))
+    declared = seal.analysis(found)
+    words = extensions.said(found, declared.alpha, declared.looks)
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 

@@ -36,7 +36,7 @@ def answer(
         check(one)
     name, goal = results.reported(first.folder, metric)
     trials = pd.concat([renamed(one, sweeps) for one in sweeps], ignore_index=True)
-    margins = [one.analysis["margin"] for one in sweeps]
+    margins = [one.analysis.margin for one in sweeps]
     made = comparison.compare(
         trials,
         metric=name,
@@ -44,8 +44,8 @@ def answer(
         baseline=None if baseline in (None, ALL_PAIRS) else baseline,
         margin=max(margins) if margin is None else margin,
         parity=max((currencies.parity(one) for one in sweeps), key=lambda parity: parity.within),
-        alpha=min(one.analysis["alpha"] for one in sweeps),
-        level=min(extensions.level(one.folder, one.analysis["alpha"], one.analysis["looks"]) for one in sweeps),
+        alpha=min(one.analysis.alpha for one in sweeps),
+        level=min(extensions.level(one.folder, one.analysis.alpha, one.analysis.looks) for one in sweeps),
         choice=task_choice.of(sweeps),
         bounds=first.bounds(name),
     )
@@ -70,7 +70,7 @@ def answer(
 
 def _notes(one: Evidence) -> list[str]:
     """Notes on one of the sweeps, for the reader."""
-    looked = extensions.said(one.folder, one.analysis["alpha"], one.analysis["looks"])
+    looked = extensions.said(one.folder, one.analysis.alpha, one.analysis.looks)
     return [*currencies.notes(one), *filter(None, [looked])]
 
 

@@ -51,12 +51,12 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     check(evidence)
     _every_study_obeys(evidence)
     name, goal = results.reported(folder, metric)
-    against = declared["baseline"] if baseline is None else baseline
-    within = declared["margin"] if margin is None else margin
-    question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared["alpha"]}
+    against = declared.baseline if baseline is None else baseline
+    within = declared.margin if margin is None else margin
+    question: dict[str, Any] = {"metric": name, "goal": goal, "margin": within, "alpha": declared.alpha}
     question |= {"baseline": None if against in (None, ALL_PAIRS) else against, "parity": currencies.parity(evidence)}
     question |= {"bounds": evidence.bounds(name)}
-    level = extensions.level(folder, declared["alpha"], declared["looks"])
+    level = extensions.level(folder, declared.alpha, declared.looks)
     try:
         made = _compared(evidence, question, level)
     except Refused as reason:
@@ -75,8 +75,8 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
     exploratory = seal.stamps(folder)
     for word, asked, sealed in (
         ("metric", name, evidence.reported),
-        ("baseline", made.baseline, declared["baseline"]),
-        ("margin", within, declared["margin"]),
+        ("baseline", made.baseline, declared.baseline),
+        ("margin", within, declared.margin),
     ):
         if asked != sealed:
             exploratory.append(f"{word} {asked} was requested, but {sealed} was declared")
@@ -100,10 +100,10 @@ def _answer(evidence: Evidence, *, metric: str, baseline: str | None, margin: fl
         for p, shown in zip(made.pairs, proofs, strict=True)
     ]
     looks = None
-    if words := extensions.said(folder, declared["alpha"], declared["looks"]):
-        looks = LookTaken(**asdict(extensions.looks(folder)), level=level, alpha_at_most=declared["alpha"])
+    if words := extensions.said(folder, declared.alpha, declared.looks):
+        looks = LookTaken(**asdict(extensions.looks(folder)), level=level, alpha_at_most=declared.alpha)
         told.append(words)
-    if (name, made.baseline, within) == (evidence.reported, declared["baseline"], declared["margin"]):
+    if (name, made.baseline, within) == (evidence.reported, declared.baseline, declared.margin):
         pairs = [_kept(p, extensions.settled(folder)) for p in pairs]
     return replace(
         made,
@@ -150,7 +150,7 @@ def _compared(evidence: Evidence, question: Mapping[str, Any], level: float) -> 
         evidence.trials,
         race=read_json(evidence.folder.race),
         choice=task_choice.of([evidence]),
-        twin=(evidence.twin, evidence.analysis["baseline"]) if evidence.twin else None,
+        twin=(evidence.twin, evidence.analysis.baseline) if evidence.twin and evidence.analysis.baseline else None,
         level=level,
         **question,
     )

@@ -20,7 +20,7 @@ from orchestrator.definition import optimizer_record, task_record, yaml12
 from orchestrator.definition.columns import SELECTED, TOKENS, of_parameter
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.kinds import is_composite, short
-from orchestrator.definition.model import twin_of
+from orchestrator.definition.model import AnalysisSpec, twin_of
 from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.resolved import NEVER, Resolved
 from orchestrator.definition.space import Parameter
@@ -178,10 +178,9 @@ class Evidence:
         return [p for p in self.parameters[arm].values() if p.kind != "constant" and len(p.values) != 1]
 
     @cached_property
-    def analysis(self) -> dict[str, Any]:
+    def analysis(self) -> AnalysisSpec:
         """The declared analysis in force."""
-        usual = {"baseline": None, "margin": 0.0, "alpha": 0.05, "expected_best": True, "looks": 1}
-        return {**usual, **seal.in_force(self.folder)["analysis"]}
+        return seal.analysis(self.folder)
 
     @cached_property
     def records(self) -> list[TrialRecord]:
@@ -360,8 +359,8 @@ class Evidence:
 
 def twin(folder: SweepFolder) -> str:
     """The arm of a sweep that is an identical copy of its baseline; empty if none."""
-    declared = seal.in_force(folder)["analysis"]
-    return twin_of(declared["baseline"]) if declared.get("twin") else ""
+    declared = seal.analysis(folder)
+    return twin_of(declared.baseline) if declared.twin and declared.baseline else ""
 
 
 def plain(value: Any) -> Any:

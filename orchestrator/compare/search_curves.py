@@ -38,7 +38,7 @@ def most_random(evidence: Evidence, arm: str) -> int:
 
 def curves(evidence: Evidence) -> tuple[dict[str, Curve], str]:
     """Arm -> curve over its random trials, and why arms are missing."""
-    if not evidence.analysis["expected_best"]:
+    if not evidence.analysis.expected_best:
         return {}, "not requested: analysis.expected_best is false"
     if evidence.imported:
         return {}, "refused: it is unknown whether the configurations of imported runs were drawn at random"

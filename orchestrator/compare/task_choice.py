@@ -32,7 +32,7 @@ def of(sweeps: Sequence[Evidence]) -> Choice:
         searched=frozenset(searched),
         asked=frozenset() if free is None else frozenset(n for n in names if n.partition(".")[2] not in free),
         fixed={name: fixed[key] for name in names if (key := name.partition(".")[2]) in fixed},
-        declared="; ".join(dict.fromkeys(filter(None, (one.analysis.get("waive", {}).get("GS116") for one in sweeps)))),
+        declared="; ".join(dict.fromkeys(filter(None, (one.analysis.waive.get("GS116") for one in sweeps)))),
     )
 
 

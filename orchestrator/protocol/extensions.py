@@ -21,10 +21,11 @@ from orchestrator.definition.extension import Extension, extended
 from orchestrator.definition.model import Spec, comparisons, definition
 from orchestrator.definition.resolved import NEVER
 from orchestrator.definition.states import SweepState
+from orchestrator.protocol import sealed
 from orchestrator.protocol.amendments import amend, amendments, lines, now
 from orchestrator.statistics import spending
 from orchestrator.statistics.verdict import Looks, Settled
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder, write_atomic
 from orchestrator.storage.object_store import StoreError
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.trial_id import TrialId
@@ -198,7 +199,7 @@ def _resolve(spec: Spec, folder: SweepFolder) -> None:
 
 def _confirmed(folder: SweepFolder) -> int:
     """How many confirm trials have ended."""
-    content = (read_json(folder.path / "seal.json") or {}).get("content", {})
+    content = (sealed.read(folder) or sealed.Seal()).content
     seeds, found = set(in_content(content, folder).get("seeds", {}).get("confirm", ())), 0
     for path in (folder.path / "trials").glob("*/result.json"):
         with suppress(ValueError):  # no folder of a trial's

@@ -23,12 +23,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from orchestrator.definition import method
-from orchestrator.definition.model import Spec, definition
+from orchestrator.definition.model import AnalysisSpec, Spec, definition
 from orchestrator.definition.parts import split
 from orchestrator.definition.program_keys import NAME, filled
 from orchestrator.definition.states import State
@@ -36,8 +36,9 @@ from orchestrator.protocol import extensions, retries
 from orchestrator.protocol.amendments import amend, amendments
 from orchestrator.protocol.amendments import lines as lines_of
 from orchestrator.protocol.errors import CodeChanged
+from orchestrator.protocol.sealed import Code, Seal, read, write
 from orchestrator.storage import calibration
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.program import source as scripts
@@ -71,8 +72,8 @@ def promised(spec: Spec) -> dict[str, Any]:
     return plain
 
 
-def code_of(spec: Spec) -> dict[str, Any]:
-    """`files`: source file -> sha256, of all arms; `arms`: arm -> the digest that its trials report."""
+def code_of(spec: Spec) -> Code:
+    """The source that trials of the sweep import now."""
     script = scripts.digests(Path(spec.task.folder), filled(spec.task.parameters)) if spec.task.is_program else {}
     arms = {name: {**source.digests((spec.task.name, arm.optimizer)), **script} for name, arm in spec.arms.items()}
     files = {name: digest for found in arms.values() for name, digest in found.items()}
@@ -82,30 +83,28 @@ def code_of(spec: Spec) -> dict[str, Any]:
     for key, wanted in (("requirements", spec.environment.requirements), ("image", spec.environment.image)):
         if wanted:
             files[f"environment.{key}"] = digest(wanted)
-    return {"files": files, "arms": {arm: source.combined(found) for arm, found in arms.items()}}
+    return Code(files=files, arms={arm: source.combined(found) for arm, found in arms.items()})
 
 
 def close(spec: Spec, folder: SweepFolder) -> str:
     """Seal the sweep on its first run; later, note what the file changed since. Returns the seal's hash."""
-    path, content = folder.path / "seal.json", promised(spec)
-    sealed: dict[str, Any] | None = read_json(path)
+    content, sealed = promised(spec), read(folder)
     if sealed is None:
-        sealed = {
-            "schema": "geosweep/seal/1",
-            "sweep_id": folder.sweep_id,
-            "hash": digest(content),
-            "sealed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "late": any((folder.path / "trials").glob("*/result.json")),
-            "follows": _predecessors(folder, content),
-            "content": content,
-            "code": code_of(spec),
-            **({"overrides": list(spec.overrides)} if spec.overrides else {}),
-        }
-        write_atomic(path, json.dumps(sealed, indent=1, sort_keys=True))
+        sealed = Seal(
+            sweep_id=folder.sweep_id,
+            hash=digest(content),
+            sealed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            late=any((folder.path / "trials").glob("*/result.json")),
+            follows=_predecessors(folder, content),
+            content=content,
+            code=code_of(spec),
+            overrides=spec.overrides,
+        )
+        write(sealed, folder)
     amended: dict[str, Any] = {part: content[part] for part in FREE if content[part] != in_force(folder)[part]}
     if amended:
         amend(folder, amended)
-    return str(sealed["hash"])
+    return sealed.hash
 
 
 def check_code(spec: Spec, folder: SweepFolder, *, accept: bool = False) -> None:
@@ -119,15 +118,13 @@ def check_code(spec: Spec, folder: SweepFolder, *, accept: bool = False) -> None
             f"{_listed(changed)} changed since {folder.sweep_id} was sealed; this would mix trials of two versions; "
             "give it another name, or continue with --accept-changed-code, which stamps its results exploratory"
         )
-    amend(folder, {"code": code})
+    amend(folder, {"code": asdict(code)})
 
 
-def changed_files(folder: SweepFolder, code: Mapping[str, Any]) -> list[str]:
+def changed_files(folder: SweepFolder, code: Code) -> list[str]:
     """Source files that differ from those sealed, or accepted last; none for a sweep of an earlier version."""
     known = _codes(folder)
-    if not known:
-        return []
-    return _changed(known[-1], code)
+    return known[-1].changed(code) if known else []
 
 
 def other_files(a: SweepFolder, b: SweepFolder) -> list[str]:
@@ -135,21 +132,15 @@ def other_files(a: SweepFolder, b: SweepFolder) -> list[str]:
     one, two = _codes(a), _codes(b)
     if not one or not two:
         return []
-    shared = one[-1]["files"].keys() & two[-1]["files"].keys()
-    return [name for name in _changed(one[-1], two[-1]) if name in shared - {SAMPLER}]
+    shared = one[-1].files.keys() & two[-1].files.keys()
+    return [name for name in one[-1].changed(two[-1]) if name in shared - {SAMPLER}]
 
 
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Files that are in only one of the two versions, or differ."""
-    a, b = before["files"], after["files"]
-    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-
-
-def _codes(folder: SweepFolder) -> list[dict[str, Any]]:
+def _codes(folder: SweepFolder) -> list[Code]:
     """The code that was sealed, and each that was accepted since."""
-    sealed = (read_json(folder.path / "seal.json") or {}).get("code")
-    accepted = [line["code"] for line in amendments(folder) if "code" in line]
-    return [sealed, *accepted] if sealed else accepted
+    sealed = read(folder)
+    accepted = [Code(**line["code"]) for line in amendments(folder) if "code" in line]
+    return [sealed.code, *accepted] if sealed and sealed.code else accepted
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -159,27 +150,34 @@ def _listed(names: Sequence[str]) -> str:
 
 def sealed_hash(folder: SweepFolder) -> str:
     """The hash of the sweep's seal; empty for one from an earlier version."""
-    return str((read_json(folder.path / "seal.json") or {}).get("hash", ""))
+    sealed = read(folder)
+    return sealed.hash if sealed else ""
 
 
 def in_force(folder: SweepFolder) -> dict[str, Any]:
     """The analysis and the controls to use: the sealed ones, or what the file said on the last run."""
-    sealed = (read_json(folder.path / "seal.json") or {}).get("content", {})
-    found = {"analysis": sealed.get("analysis", {}), "controls": sealed.get("controls", [])}
+    sealed = read(folder) or Seal()
+    found = {"analysis": sealed.content.get("analysis", {}), "controls": sealed.content.get("controls", [])}
     for line in amendments(folder):
         found |= {part: line[part] for part in FREE if part in line}
     return found
 
 
+def analysis(folder: SweepFolder) -> AnalysisSpec:
+    """The analysis in force; what earlier versions could not declare is at its default."""
+    said = in_force(folder)["analysis"]
+    return AnalysisSpec(**{one.name: said[one.name] for one in fields(AnalysisSpec) if one.name in said})
+
+
 def stamps(folder: SweepFolder) -> list[str]:
     """Why the sweep's tables are exploratory; empty for a sweep that kept what it sealed. Every table shows these."""
-    sealed = read_json(folder.path / "seal.json")
+    sealed = read(folder)
     if imported := folder.resolved().imported:
         return [f"imported from {imported.source}: {PAIRINGS[imported.pairing]}, and nothing was sealed"]
     if sealed is None:
         return ["not sealed: nothing proves that the analysis was chosen before the results"]
-    found = ["sealed after its first trials"] if sealed["late"] else []
-    for earlier, parts in sealed.get("follows", {}).items():
+    found = ["sealed after its first trials"] if sealed.late else []
+    for earlier, parts in sealed.follows.items():
         found.append(
             f"{', '.join(parts)} changed after the results of {earlier} on these confirm seeds were known; "
             "fresh confirm seeds settle it"
@@ -188,7 +186,7 @@ def stamps(folder: SweepFolder) -> list[str]:
         found += [f"{part} changed after the seal, on {line['at'][:10]}" for part in FREE if part in line]
     found += [*extensions.stamps(folder), *retries.stamps(folder)]
     for before, after in itertools.pairwise(_codes(folder)):
-        found.append(f"code changed between trials: {_listed(_changed(before, after))}")
+        found.append(f"code changed between trials: {_listed(before.changed(after))}")
     found += [f"{name} was rerun after its result was known" for name in sorted(_repeated(folder))]
     return found
 
@@ -227,18 +225,18 @@ class Witness:
             self.on_end(job, result)
 
 
-def verify(folder: SweepFolder, code: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def verify(folder: SweepFolder, code: Code | None = None) -> dict[str, Any]:
     """The `verify` document: `problems` refuse a comparison, `exploratory` stamps it.
 
     `code` as it is now (`code_of`): files that differ from those sealed are `changed_files`.
     """
-    sealed = read_json(folder.path / "seal.json")
+    sealed = read(folder)
     problems = [] if sealed is None else [*_seal_problems(folder, sealed), *_trial_problems(folder, sealed)]
     return {
         "schema": "geosweep/verify/1",
         "sweep_id": folder.sweep_id,
-        "hash": (sealed or {}).get("hash"),
-        "sealed_at": (sealed or {}).get("sealed_at"),
+        "hash": sealed and sealed.hash,
+        "sealed_at": sealed and sealed.sealed_at,
         "trials": sum(1 for _ in (folder.path / "trials").glob("*/result.json")),
         "intact": not problems,
         "problems": problems,
@@ -266,10 +264,11 @@ def _predecessors(folder: SweepFolder, content: Mapping[str, Any]) -> dict[str, 
     """Sweeps of the same name and task whose results on some of these confirm seeds are known -> what was changed."""
     found: dict[str, list[str]] = {}
     for path in sorted(folder.root.glob(f"{content['name']}-*/seal.json")):
-        other: dict[str, Any] = (read_json(path) or {}).get("content", {})
-        if path.parent == folder.path or not other:
+        earlier = SweepFolder(folder.root, path.parent.name)
+        theirs = read(earlier)
+        if path.parent == folder.path or theirs is None or not theirs.content:
             continue
-        other = extensions.in_content(other, SweepFolder(folder.root, path.parent.name))
+        other = extensions.in_content(theirs.content, earlier)
         if any(other.get(part) != content[part] for part in ("name", "task")):
             continue
         shared = set(other["seeds"]["confirm"]) & set(content["seeds"]["confirm"])
@@ -286,21 +285,21 @@ def _seeds(trials: Path) -> Iterator[int]:
             yield TrialId.parse(path.parent.name).seed
 
 
-def _seal_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[str]:
-    if digest(sealed["content"]) != sealed["hash"]:
+def _seal_problems(folder: SweepFolder, sealed: Seal) -> Iterator[str]:
+    if digest(sealed.content) != sealed.hash:
         yield "seal.json was edited: its content no longer matches its hash"
-    resolved, content = folder.resolved(), extensions.in_content(sealed["content"], folder)
+    resolved, content = folder.resolved(), extensions.in_content(sealed.content, folder)
     for part, value in resolved.definition.items():
         if content.get(part) != value:
             yield f"resolved.json was edited: {part} is not what was sealed"
-    if resolved.report_metric not in ("", sealed["content"]["report_metric"]):
+    if resolved.report_metric not in ("", sealed.content["report_metric"]):
         yield "resolved.json was edited: report_metric is not what was sealed"
-    first = {part: sealed["content"].get(part) for part in resolved.definition}
+    first = {part: sealed.content.get(part) for part in resolved.definition}
     if f"{first.get('name')}-{digest(first)[:8]}" != folder.sweep_id:
         yield f"the definition no longer hashes to {folder.sweep_id}"
 
 
-def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[str]:
+def _trial_problems(folder: SweepFolder, sealed: Seal) -> Iterator[str]:
     lines, chain, broken = list(lines_of(folder.path / "witness.jsonl")), "", False
     for line in lines:
         chain = _link(chain, line["trial_id"], line["digest"])
@@ -315,16 +314,16 @@ def _trial_problems(folder: SweepFolder, sealed: Mapping[str, Any]) -> Iterator[
         elif trial_digest(folder, trial_id) != expected:
             yield f"{trial_id}: its files are not what they were when it ended"
     codes, measured = _codes(folder), calibration.grad_evals(folder)
-    content = extensions.in_content(sealed["content"], folder)
+    content = extensions.in_content(sealed.content, folder)
     for path in sorted((folder.path / "trials").glob("*/trial.json")):
-        if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed["late"]:
+        if path.parent.name not in newest and (path.parent / "result.json").exists() and not sealed.late:
             yield f"{path.parent.name}: a result that no driver of this sweep recorded"
         try:
             job, result = read_job(path.parent), read_result(path.parent)
         except ValueError as error:
             yield f"{path.parent.name}: a file of it was edited: {error}"
             continue
-        known = set() if job is None else {code["arms"].get(job.arm) for code in codes}
+        known = set() if job is None else {code.arms.get(job.arm) for code in codes}
         if known and result is not None and result.code and result.code not in known:
             yield f"{path.parent.name}: its worker trained it with code other than the sealed"
         if job is not None and (wrong := _breach(job, content, measured)):

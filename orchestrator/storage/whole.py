@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from orchestrator.storage import disk
+from trainables.whole import beside, fill
 
 Contents = Mapping[Path, str | bytes]
 """File -> its content; text is written as UTF-8."""
@@ -46,18 +46,14 @@ def _beside(place: Path) -> Path:
     """Where the new content is written; the place itself if it is something else than a file."""
     if place.exists() and not place.is_file() and not place.is_dir():
         return place
-    return place.with_name(f".{place.name}.{os.getpid()}")
+    return beside(place)
 
 
 def _fill(temporary: Path, content: str | bytes, place: Path, *, durable: bool) -> None:
     if place.is_dir():
         raise IsADirectoryError(21, "is a folder", str(place))
     try:
-        with temporary.open("wb") as out:
-            out.write(content.encode() if isinstance(content, str) else content)
-            if durable:
-                out.flush()
-                os.fsync(out.fileno())
+        fill(temporary, content.encode() if isinstance(content, str) else content, durable=durable)
     except OSError as error:
         error.filename = str(place)  # the name that the user knows
         raise

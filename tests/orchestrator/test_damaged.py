@@ -15,7 +15,7 @@ from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called
 
-FILES = ("resolved.json", "trials/*/trial.json", "trials/*/result.json")
+FILES = ("resolved.json", "seal.json", "trials/*/trial.json", "trials/*/result.json")
 DAMAGE = {"cut": b'{"state": "COMP', "other": b"[1, 2]", "binary": b"\x80\x81\x82"}
 
 

@@ -130,11 +130,11 @@ def test_the_sampler_is_in_the_id_the_seal_and_its_source(tmp_path: Path, own_sa
     plain = sweep_file.loads(text(name="tpe"))
     assert len({model.sweep_id(s) for s in (a, b, plain)}) == 3
     assert "arguments" not in model.definition(plain)["method"]
-    assert "own_sampler.py" in seal.code_of(a)["files"]
-    assert seal.code_of(a)["arms"] == seal.code_of(plain)["arms"]
+    assert "own_sampler.py" in seal.code_of(a).files
+    assert seal.code_of(a).arms == seal.code_of(plain).arms
     cma = sweep_file.loads(text(name="optuna.samplers.CmaEsSampler"))
     assert dict(method.identity(cma.method))["optuna"]
-    assert "method" in seal.code_of(cma)["files"]
+    assert "method" in seal.code_of(cma).files
 
 
 @pytest.mark.parametrize(

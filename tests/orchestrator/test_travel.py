@@ -203,7 +203,7 @@ def test_the_same_content_has_the_same_bytes_and_the_seals_hashes(project: Path,
     (project / "table.csv").write_text("1,3\n")
     assert parcel(project).digest != one.digest
     spec = sweep_file.load(project / "sweep.yaml")
-    sealed = seal.code_of(spec)["files"]
+    sealed = seal.code_of(spec).files
     place, _ = arrival.unpack(two.archive, tmp_path / "unpacked")
     assert os.access(place / "train.sh", os.X_OK)
     for name in ("own_task.py", "own_helpers.py", "tests/tasks.py"):
@@ -336,7 +336,7 @@ def test_the_environment_is_sealed_and_changes_no_id(project: Path) -> None:
     given = sweep_file.loads(text(environment={"requirements": "requirements.txt"}), "sweep.yaml")
     assert given.environment.requirements == ("einops==0.8.1",)
     assert model.sweep_id(given) == model.sweep_id(plain)
-    files, more = seal.code_of(plain)["files"], seal.code_of(given)["files"]
+    files, more = seal.code_of(plain).files, seal.code_of(given).files
     assert more.keys() - files.keys() == {"environment.requirements"}
     (project / "sweep.yaml").write_text(text(environment={"requirements": "requirements.txt"}))
     assert "requirements.txt" in names(parcel(project))

@@ -151,7 +151,7 @@ def _badges(evidence: Evidence, stamps: Sequence[str]) -> list[Badge]:
     sealed = seal.sealed_hash(evidence.folder)
     if sealed and not stamps:
         badges.append(Badge(kind="good", text=f"sealed before the first trial: {sealed[:12]}"))
-    waived = evidence.analysis.get("waive", {})
+    waived = evidence.analysis.waive
     badges += [Badge(kind="warn", text=f"{code} waived: {why}") for code, why in waived.items()]
     rows = (read_json(evidence.folder.path / "controls.json") or {"rows": []})["rows"]
     if rows and controls.failed(evidence.folder):

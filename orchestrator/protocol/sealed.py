@@ -1,0 +1,80 @@
+"""seal.json, which says what a sweep promised before its first trial; only this module reads and writes it.
+
+Files of earlier versions lack newer fields, which get their defaults; unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from orchestrator.storage.errors import Damaged
+from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+
+NAME, SCHEMA = "seal.json", "geosweep/seal/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """The source that trials import."""
+
+    files: Mapping[str, str]
+    """Source file -> sha256, of all arms."""
+    arms: Mapping[str, str]
+    """Arm -> the digest that its trials report."""
+
+    def changed(self, after: Code) -> list[str]:
+        """Files that are in only one of the two versions, or differ."""
+        a, b = self.files, after.files
+        return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """What was promised, part by part, and when."""
+
+    sweep_id: str = ""
+    hash: str = ""
+    """Of the content."""
+    sealed_at: str | None = None
+    late: bool = False
+    """Whether trials had ended by then."""
+    follows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Sweep whose results on some of the same confirm seeds were known -> what was changed since."""
+    content: dict[str, Any] = field(default_factory=dict)
+    code: Code | None = None
+    overrides: Sequence[str] = ()
+    """Keys that were given on the command line."""
+
+    def document(self) -> dict[str, Any]:
+        """The content of the file."""
+        found = asdict(self)
+        if self.code is None:
+            del found["code"]
+        if not self.overrides:
+            del found["overrides"]
+        return {"schema": SCHEMA, **found}
+
+
+def read(folder: SweepFolder) -> Seal | None:
+    """The seal of a sweep; None without one. Raises Damaged."""
+    path = folder.path / NAME
+    document = read_json(path)
+    if document is None:
+        return None
+    if not isinstance(document, Mapping):
+        raise Damaged(path, f"expected the fields of a seal, found {document!r:.80}")
+    try:
+        found = {one.name: document[one.name] for one in fields(Seal) if one.name in document}
+        if found.get("code"):
+            found["code"] = Code(**found["code"])
+        return Seal(**found)
+    except TypeError as error:
+        raise Damaged(path, f"not a seal ({error})") from None
+
+
+def write(seal: Seal, folder: SweepFolder) -> None:
+    """Write the seal of a sweep."""
+    write_atomic(folder.path / NAME, json.dumps(seal.document(), indent=1, sort_keys=True))
