@@ -65,7 +65,13 @@ def reported(folder: SweepFolder, metric: str = "") -> tuple[str, Goal]:
                 f"with --metric {name}:maximize, or :minimize"
             )
         return name, Goal(imported.metrics[name])
-    known = task_record.of_sweep(resolved).metrics
+    try:
+        known = task_record.of_sweep(resolved).metrics
+    except KeyError as gone:
+        raise NotFound(
+            f"{folder.sweep_id} does not say what {name!r} is for, and its task cannot be imported: {gone.args[0]}; "
+            "run this in the folder that has it"
+        ) from None
     if name not in known:
         raise NotFound(
             f"the task of {folder.sweep_id} has no metric {name!r}; available: {', '.join(known)}{_way(resolved, name)}"

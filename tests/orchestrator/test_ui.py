@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from dataclasses import replace
@@ -17,6 +18,8 @@ from orchestrator.compare import told
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file, task_record
 from orchestrator.executors.debug import DebugExecutor
+from orchestrator.results import reported
+from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.mlflow import embedded_uri
 from orchestrator.tracking.mlflow_delete import MlflowRuns
@@ -105,6 +108,16 @@ def test_what_the_task_declares_is_read_without_it(made: SweepFolder) -> None:
     assert kept == task_record.of_sweep(replace(resolved, declares=None)), (
         "a folder of an earlier version asks the class"
     )
+
+
+def test_a_task_that_is_gone_and_left_no_record_is_named(made: SweepFolder, tmp_path: Path) -> None:
+    shutil.copytree(made.path, tmp_path / "copy")
+    file = tmp_path / "copy" / "resolved.json"
+    document = {k: v for k, v in json.loads(file.read_text()).items() if k != "declares"}
+    document["definition"]["task"]["name"] = "left_long_ago:Task"
+    file.write_text(json.dumps(document))
+    with pytest.raises(NotFound, match="left_long_ago:Task.*run this in the folder that has it"):
+        reported(SweepFolder(tmp_path, "copy"))
 
 
 def test_deleting_takes_the_views_away(made: SweepFolder, tmp_path: Path) -> None:
