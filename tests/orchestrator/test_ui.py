@@ -116,7 +116,7 @@ def test_a_task_that_is_gone_and_left_no_record_is_named(made: SweepFolder, tmp_
     document = {k: v for k, v in json.loads(file.read_text()).items() if k != "declares"}
     document["definition"]["task"]["name"] = "left_long_ago:Task"
     file.write_text(json.dumps(document))
-    with pytest.raises(NotFound, match="left_long_ago:Task.*run this in the folder that has it"):
+    with pytest.raises(NotFound, match=r"left_long_ago:Task.*run this in the folder that has it"):
         reported(SweepFolder(tmp_path, "copy"))
 
 
