@@ -10,8 +10,8 @@ which rule:
 
 Each row is its optimizer's step up to rounding. A row with a gradient that is not finite is skipped individually.
 
-On a GPU the rows are updated together, which takes few kernels. On a CPU they are updated one by one with torch's fused
-kernels, which pass over the memory once and round as the optimizers themselves do.
+On a GPU the rows are updated together, which takes few kernels. On a CPU large rows are updated one by one with torch's
+fused kernels, which pass over the memory once and round as the optimizers themselves do.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from optim_core.packed_rules import Columns, Rule
 
 BOOKKEEPING = frozenset({"params", "param_names", "initial_lr", "grad_evals", "skipped_steps", OWN})
 """Entries of a parameter group that do not affect its arithmetic."""
+LARGE_ROW = 20_000
+"""Weights of a trial from which a call for each costs less than another pass over the memory."""
 
 
 class Counting(Protocol):
@@ -118,7 +120,7 @@ class PackedStep:
     """K optimizers of one class with the parameter groups of one model each.
 
     `weights` [K, n] are the rows of each group, in the order of its parameters, and are changed in place. `by_row`:
-    update them one by one, by default on a CPU. Raises Unpackable.
+    update them one by one, by default on a CPU if they are large. Raises Unpackable.
     """
 
     def __init__(
@@ -142,7 +144,8 @@ class PackedStep:
         self._steps = [self._counted(i, rule) for i, rule in enumerate(self._rules)]
         self._fresh = [all(not o.state.get(p) for g in o.param_groups for p in g["params"]) for o in optimizers]
         self._table: list[tuple[list[str], list[Tensor]]] = []
-        self._by_row = all(w.device.type == "cpu" for w in weights) if by_row is None else by_row
+        large = all(w.device.type == "cpu" and w.shape[1] >= LARGE_ROW for w in weights)
+        self._by_row = large if by_row is None else by_row
         self._plans: list[dict[str, list[list[float]]]] = []
         """If rows are updated one by one: per parameter group, name -> values of the coming steps, [steps][K]."""
         self._parts: list[list[list[list[Tensor]]]] = []
