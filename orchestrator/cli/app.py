@@ -336,6 +336,12 @@ def _end(number: int, frame: Any) -> NoReturn:
     os._exit(Exit.INTERRUPTED)
 
 
+LOADING, LASTING = (1_000_000, 50, 100), (300_000, 20, 100)
+"""Thresholds of garbage collection: imports are no garbage, and looking for some takes up to a quarter of their time;
+a driver that runs for days has some, 200 objects for each trial.
+"""
+
+
 def add_verbs(words: Sequence[str] = ()) -> None:
     """Import the verb that a command begins with; all of them if it names none, for help and the shell's completion."""
     asked = [group for group, verbs in VERBS.items() if words and words[0] in verbs]
@@ -351,7 +357,7 @@ def _command(verbs: int) -> Callable[..., Any]:
 
 def main() -> None:
     """Errors that users can fix become one line and an exit code."""
-    gc.set_threshold(1_000_000, 50, 100)  # imports are no garbage: looking for some takes a quarter of their time
+    gc.set_threshold(*LOADING)
     places.ours_first()
     places.current_last()
     add_verbs(sys.argv[1:])

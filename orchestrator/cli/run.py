@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,6 +16,7 @@ import typer
 
 from orchestrator.cli.ahead import ahead
 from orchestrator.cli.app import (
+    LASTING,
     ROOT,
     Exit,
     Failed,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from orchestrator.definition.overrides import Asked
     from orchestrator.launch import Launched, Options
     from orchestrator.storage.folder import SweepFolder
+    from orchestrator.scheduling.conductor import SweepConductor
 
 Notify = Annotated[
     list[str] | None,
@@ -188,13 +191,22 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
                 options,
                 say=_say,
                 callbacks=(display.Stretched(talk),),
-                watch=lambda conductor: display.watching(conductor, talk),
+                watch=_watched,
             )
     except KeyboardInterrupt:
         fail(f"stopped at once; {_left(root, definition)}: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
         _stopped(ended, definition, again)
     return ended
+
+
+def _watched(conductor: SweepConductor) -> AbstractContextManager[None]:
+    """Progress of a sweep, whose driver has loaded what it needs and may run for days."""
+    from orchestrator import display
+
+    gc.freeze()
+    gc.set_threshold(*LASTING)
+    return display.watching(conductor, talk)
 
 
 def _left(root: Path, definition: Spec) -> str:
