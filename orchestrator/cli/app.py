@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -29,6 +30,7 @@ from orchestrator.trial import termination
 
 if TYPE_CHECKING:
     from orchestrator.definition.overrides import Asked
+    from orchestrator.scheduling.conductor import SweepConductor
 
 app = typer.Typer(
     help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
@@ -340,6 +342,15 @@ LOADING, LASTING = (1_000_000, 50, 100), (300_000, 20, 100)
 """Thresholds of garbage collection: imports are no garbage, and looking for some takes up to a quarter of their time;
 a driver that runs for days has some, 200 objects for each trial.
 """
+
+
+def watched(conductor: SweepConductor) -> AbstractContextManager[None]:
+    """Progress of a sweep, whose driver has loaded what it needs and may run for days."""
+    from orchestrator import display
+
+    gc.freeze()
+    gc.set_threshold(*LASTING)
+    return display.watching(conductor, talk)
 
 
 def add_verbs(words: Sequence[str] = ()) -> None:

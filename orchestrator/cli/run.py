@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import enum
-import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,7 +15,6 @@ import typer
 
 from orchestrator.cli.ahead import ahead
 from orchestrator.cli.app import (
-    LASTING,
     ROOT,
     Exit,
     Failed,
@@ -37,6 +35,7 @@ from orchestrator.cli.app import (
     show_stamps,
     talk,
     typed,
+    watched,
 )
 from orchestrator.cli.ending import kept
 from orchestrator.cli.k8s_options import Fair
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from orchestrator.definition.overrides import Asked
     from orchestrator.launch import Launched, Options
     from orchestrator.storage.folder import SweepFolder
-    from orchestrator.scheduling.conductor import SweepConductor
 
 Notify = Annotated[
     list[str] | None,
@@ -191,22 +189,13 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
                 options,
                 say=_say,
                 callbacks=(display.Stretched(talk),),
-                watch=_watched,
+                watch=watched,
             )
     except KeyboardInterrupt:
         fail(f"stopped at once; {_left(root, definition)}: {again}", Exit.INTERRUPTED)
     if ended.unfinished:
         _stopped(ended, definition, again)
     return ended
-
-
-def _watched(conductor: SweepConductor) -> AbstractContextManager[None]:
-    """Progress of a sweep, whose driver has loaded what it needs and may run for days."""
-    from orchestrator import display
-
-    gc.freeze()
-    gc.set_threshold(*LASTING)
-    return display.watching(conductor, talk)
 
 
 def _left(root: Path, definition: Spec) -> str:
