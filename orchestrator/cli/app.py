@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -29,6 +30,7 @@ from orchestrator.trial import termination
 
 if TYPE_CHECKING:
     from orchestrator.definition.overrides import Asked
+    from orchestrator.scheduling.conductor import SweepConductor
 
 app = typer.Typer(
     help="Hyperparameter sweeps for optimizers that use the geometry of the loss.\n\n"
@@ -336,6 +338,21 @@ def _end(number: int, frame: Any) -> NoReturn:
     os._exit(Exit.INTERRUPTED)
 
 
+LOADING, LASTING = (1_000_000, 50, 100), (300_000, 20, 100)
+"""Thresholds of garbage collection: imports are no garbage, and looking for some takes up to a quarter of their time;
+a driver that runs for days has some, 200 objects for each trial.
+"""
+
+
+def watched(conductor: SweepConductor) -> AbstractContextManager[None]:
+    """Progress of a sweep, whose driver has loaded what it needs and may run for days."""
+    from orchestrator import display
+
+    gc.freeze()
+    gc.set_threshold(*LASTING)
+    return display.watching(conductor, talk)
+
+
 def add_verbs(words: Sequence[str] = ()) -> None:
     """Import the verb that a command begins with; all of them if it names none, for help and the shell's completion."""
     asked = [group for group, verbs in VERBS.items() if words and words[0] in verbs]
@@ -351,7 +368,7 @@ def _command(verbs: int) -> Callable[..., Any]:
 
 def main() -> None:
     """Errors that users can fix become one line and an exit code."""
-    gc.set_threshold(1_000_000, 50, 100)  # imports are no garbage: looking for some takes a quarter of their time
+    gc.set_threshold(*LOADING)
     places.ours_first()
     places.current_last()
     add_verbs(sys.argv[1:])

@@ -35,6 +35,7 @@ from orchestrator.cli.app import (
     show_stamps,
     talk,
     typed,
+    watched,
 )
 from orchestrator.cli.ending import kept
 from orchestrator.cli.k8s_options import Fair
@@ -188,7 +189,7 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
                 options,
                 say=_say,
                 callbacks=(display.Stretched(talk),),
-                watch=lambda conductor: display.watching(conductor, talk),
+                watch=watched,
             )
     except KeyboardInterrupt:
         fail(f"stopped at once; {_left(root, definition)}: {again}", Exit.INTERRUPTED)

@@ -112,8 +112,7 @@ def digests(names: Iterable[str], *, fresh: bool = False) -> dict[str, str]:
 
 def unchanged(names: Iterable[str]) -> bool:
     """Whether the files are as this process first found them; one imported late may date from after a change."""
-    names = list(names)
-    return digests(names) == digests(names, fresh=True)
+    return all(_first(path) == _current(path) for path in files(names).values())
 
 
 @cache

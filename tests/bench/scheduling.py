@@ -180,7 +180,7 @@ def ours(seconds: float, trials: int) -> Figures:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "bench.yaml"
         file.write_text(YAML.format(seconds=seconds, trials=trials))
-        code = "from orchestrator.cli import main; main()"
+        code = "from orchestrator.cli import command; command()"
         command = [sys.executable, "-c", code, "run", str(file), "--root", f"{place}/runs"]
         began = time.time()
         wall, cpu, _ = measure(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,20 @@ def test_the_digest_is_of_the_code_that_the_process_loaded(folder: Path, monkeyp
     assert source.digests(["pair:B"])["pair.py"] == before
     assert source.digests(["pair:B"], fresh=True)["pair.py"] != before
     assert not source.unchanged(["pair:B"])
+
+
+def test_an_edit_of_the_same_size_and_time_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    path = folder / "same_size.py"
+    path.write_text("class A: x = 1\n")
+    assert source.unchanged(["same_size:A"])
+    before = path.stat()
+    time.sleep(0.02)  # a file system's clock ticks every few milliseconds
+    path.write_text("class A: x = 2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not source.unchanged(["same_size:A"])
+    path.write_text("class A: x = 1\n")
+    assert source.unchanged(["same_size:A"]), "what was loaded is there again"
 
 
 @pytest.mark.slow
