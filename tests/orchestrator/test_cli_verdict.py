@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def write(path: Path, more: str = "", **changes: Any) -> str:
-    path.write_text(f"{sweep_text(**{'trials': 2, 'confirm': 6, 'per_trial': 12, **changes})}{more}\n")
+    path.write_text(f"{sweep_text(**{'trials': 2, 'confirm': 6, 'per_trial': 4, **changes})}{more}\n")
     return str(path)
 
 

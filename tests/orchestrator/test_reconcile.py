@@ -34,7 +34,7 @@ def geosweep(
 ) -> Mended:
     """`geosweep run`; returns what it said to have repaired."""
     file = tmp_path / "fit.yaml"
-    text = sweep_text(method="random", trials=3, confirm=2)
+    text = sweep_text(method="random", trials=3, confirm=2, per_trial=8)
     file.write_text(text.replace("seeds: {", f"seeds: {{studies: {getattr(request, 'param', 3)}, "))
 
     def run(*words: str) -> list[str]:
