@@ -25,7 +25,7 @@ metric: {{name: {metric}, goal: minimize}}
 arms: {{{arms}}}
 method: {{name: grid}}
 budget: {{per_trial: {steps}}}
-seeds: {{tune: 1, confirm: 1}}
+seeds: {{tune: 1, confirm: {confirm}}}
 evaluations: 4
 diagnostics: {{names: [{rate}], every: 2}}
 """
@@ -65,6 +65,7 @@ def test_games(tmp_path: Path, task: str, drawn: list[str]) -> None:
         arms=GAMES + TUNED * bool(drawn),
         rate="game_rate",
         steps="8",
+        confirm="1",
     )
     assert [figure.name for figure in tasks.shapes(found)] == drawn
     if drawn:
@@ -81,6 +82,7 @@ def test_quadratics(tmp_path: Path) -> None:
         arms="gd: {}, nesterov: {}",
         rate="average_case_rate",
         steps="24",
+        confirm="2",
     )
     names = [figure.name for draw in (tasks.spectra, tasks.courses, tasks.slopes) for figure in draw(found)]
     assert names == ["spectrum", "suboptimality", "exponents"]

@@ -25,7 +25,11 @@ pytestmark = pytest.mark.slow
 Mended = Callable[..., list[str]]
 
 
-STUDIES = pytest.mark.parametrize("geosweep", [1, 3], ids=["one study", "three studies"], indirect=True)
+STUDIES = pytest.mark.parametrize(  # of three studies, the run that goes on mends the same
+    "geosweep",
+    [pytest.param(1, id="one study"), pytest.param(3, id="three studies", marks=pytest.mark.long)],
+    indirect=True,
+)
 
 
 @pytest.fixture
