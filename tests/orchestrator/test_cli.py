@@ -21,10 +21,10 @@ def write(path: Path, **changes: Any) -> str:
 
 @pytest.mark.slow
 def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
-    file = write(tmp_path / "fit.yaml")
+    file = write(tmp_path / "fit.yaml", per_trial=8)
     assert "valid, sweep fit-" in call("validate", file).out
     plan = call("plan", file, "--json").document
-    assert plan["arms"]["sgd"] == {"trials": 7, "steps": 40, "grad_evals_per_trial": 40, "grad_evals": 280}
+    assert plan["arms"]["sgd"] == {"trials": 7, "steps": 8, "grad_evals_per_trial": 8, "grad_evals": 56}
     assert "gradient evaluations in total" in call("plan", file).out
     done = call("run", file, "--executor", "debug")
     assert done.code == 0, done.err
@@ -42,7 +42,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
         assert status["sweep_id"] in call("metrics", name).out + call("best", name, "--json").out
     assert status["arms"]["sgd"] == {"done": 7, "running": 0, "waiting": 0, "pruned": 0, "diverged": 0, "failed": 0}
     assert status["state"] == "done"
-    assert status["grad_evals"] == 14 * 40
+    assert status["grad_evals"] == 14 * 8
     out = tmp_path / "out"
     files = call("export", "@last", "-o", str(out), "--json").document["files"]
     assert [Path(f).name for f in files] == ["trials.parquet", "metrics.parquet"]
@@ -58,7 +58,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
     ):
         assert call(*words).code == 0
     logged = call("metrics", "@last", "sgd-0000-s0", "--json").document
-    assert [p["step"] for p in logged["points"]] == [10, 20, 30, 40]
+    assert [p["step"] for p in logged["points"]] == [2, 4, 6, 8]
     refused = call("compare", "@last")
     assert refused.code == 6
     assert "3 confirm seeds; with fewer than 6" in refused.err
@@ -67,7 +67,7 @@ def test_a_sweep_from_file_to_tables(call: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compare_answers_with_six_seeds(call: Any, tmp_path: Path) -> None:
-    call("run", write(tmp_path / "fit.yaml", trials=2, confirm=6), "--executor", "debug")
+    call("run", write(tmp_path / "fit.yaml", trials=2, confirm=6, per_trial=4), "--executor", "debug")
     document = call("compare", "--json").document
     assert [(p["a"], p["b"], p["n"]) for p in document["pairs"]] == [("adamw", "sgd", 6)]
     assert "paired over the confirm seeds" in call("compare", "@last", "--baseline", "sgd").out
@@ -76,7 +76,7 @@ def test_compare_answers_with_six_seeds(call: Any, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_failed_and_diverged_trials_are_shown_as_such(call: Any, tmp_path: Path) -> None:
-    file = write(tmp_path / "fit.yaml", fail_at=5, fail_seed=1001, max_lr=1e6, method="random", trials=6)
+    file = write(tmp_path / "fit.yaml", fail_at=5, fail_seed=1001, max_lr=1e6, method="random", trials=4, per_trial=8)
     done = call("run", file, "--executor", "debug")
     assert done.code == 8
     assert "trials failed (0 allowed: max_failed)" in done.err
@@ -105,11 +105,11 @@ def test_failed_and_diverged_trials_are_shown_as_such(call: Any, tmp_path: Path)
 def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     file = tmp_path / "fit.yaml"
-    file.write_text(sweep_text(trials=1, confirm=2) + "\ntracking: {mlflow: 'http://127.0.0.1:9'}\n")
+    file.write_text(sweep_text(trials=1, confirm=2, per_trial=4) + "\ntracking: {mlflow: 'http://127.0.0.1:9'}\n")
     done = call("run", str(file), "--executor", "debug")
     assert done.code == 0, done.err
     assert "not everything was logged to MLflow" in done.err
-    file.write_text(sweep_text(trials=1, confirm=2))
+    file.write_text(sweep_text(trials=1, confirm=2, per_trial=4))
     assert call("run", str(file), "--executor", "debug").code == 0
     client = MlflowClient(embedded_uri(tmp_path / "runs"))
     experiment = client.get_experiment_by_name("fit")
@@ -121,7 +121,7 @@ def test_an_absent_tracking_server_holds_nothing_up(call: Any, tmp_path: Path, m
 @pytest.mark.slow
 def test_the_sender_sends_again_without_doubling(call: Any, tmp_path: Path) -> None:
     """A run that a killed driver left open is completed by the next one; its points stay single."""
-    file = write(tmp_path / "fit.yaml", trials=2)
+    file = write(tmp_path / "fit.yaml", trials=2, confirm=1, per_trial=8)
     call("run", file, "--executor", "debug")
     root = tmp_path / "runs"
     client = MlflowClient(embedded_uri(root))

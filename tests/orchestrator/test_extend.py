@@ -29,7 +29,7 @@ DEBUG = ("--executor", "debug", "--no-tracking")
 
 
 def text(studies: int = 2, trials: int = 2, confirm: int = 2, **changes: Any) -> str:
-    one = sweep_text(per_trial=8, trials=trials, confirm=confirm, **changes)
+    one = sweep_text(per_trial=4, trials=trials, confirm=confirm, **changes)
     return one.replace(f"confirm: {confirm}", f"confirm: {confirm}, studies: {studies}")
 
 
@@ -77,8 +77,8 @@ def test_what_cannot_be_extended_says_why(changes: dict[str, Any], more: Extensi
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished sweep of two studies whose results nobody has seen, and one of a single study."""
     place = tmp_path_factory.mktemp("extend")
-    for name, studies in (("two", 2), ("one", 1)):
-        asked = text(name=name, studies=studies)
+    for asked_for in ({"name": "two", "studies": 2}, {"name": "one", "studies": 1, "trials": 1, "confirm": 1}):
+        name, asked = asked_for["name"], text(**asked_for)
         (place / f"{name}.yaml").write_text(asked)
         spec = loads(asked)
         folder = runner.open_folder(spec, asked, place / "runs", {})

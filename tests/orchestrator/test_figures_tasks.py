@@ -24,12 +24,13 @@ task: {{name: "tests.orchestrator.test_figures_tasks:{task}", {parameters}}}
 metric: {{name: {metric}, goal: minimize}}
 arms: {{{arms}}}
 method: {{name: grid}}
-budget: {{per_trial: 24}}
-seeds: {{tune: 1, confirm: 2}}
+budget: {{per_trial: {steps}}}
+seeds: {{tune: 1, confirm: {confirm}}}
 evaluations: 4
 diagnostics: {{names: [{rate}], every: 2}}
 """
-GAMES = "gda: {}, consensus: {}, alternating_gda: {}, tuned: {optimizer: tuned_game}"
+GAMES = "gda: {}, consensus: {}, alternating_gda: {}"
+TUNED = ", tuned: {optimizer: tuned_game}"
 
 
 class OwnGame(ShapeGame):
@@ -57,7 +58,14 @@ def evidence(root: Path, **values: str) -> Evidence:
 @pytest.mark.parametrize("task, drawn", [("OwnGame", ["spectral-shape"]), ("OtherGame", [])])
 def test_games(tmp_path: Path, task: str, drawn: list[str]) -> None:
     found = evidence(
-        tmp_path, task=task, parameters="dimension: 4", metric="residual/log10", arms=GAMES, rate="game_rate"
+        tmp_path,
+        task=task,
+        parameters="dimension: 4",
+        metric="residual/log10",
+        arms=GAMES + TUNED * bool(drawn),
+        rate="game_rate",
+        steps="8",
+        confirm="1",
     )
     assert [figure.name for figure in tasks.shapes(found)] == drawn
     if drawn:
@@ -73,6 +81,8 @@ def test_quadratics(tmp_path: Path) -> None:
         metric="objective/log10",
         arms="gd: {}, nesterov: {}",
         rate="average_case_rate",
+        steps="24",
+        confirm="2",
     )
     names = [figure.name for draw in (tasks.spectra, tasks.courses, tasks.slopes) for figure in draw(found)]
     assert names == ["spectrum", "suboptimality", "exponents"]

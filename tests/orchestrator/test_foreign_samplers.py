@@ -97,16 +97,16 @@ def test_one_sequence_whoever_runs_it_and_whoever_dies(given: dict[str, Any], tm
         "method": {**given, "replay": "strict", "lag": 2, "random_share": 0.25},
         "budget": {"trials_per_arm": 6, "per_trial": 8},
         "seeds": {"studies": 2, "tune": 1, "confirm": 1},
+        "arms": {"sgd": yaml.safe_load(sweep_text())["arms"]["sgd"]},
     }
     plain = run(tmp_path / "plain", Interleaved(1), **options)
-    wide = run(tmp_path / "wide", Interleaved(4), **options)
     with pytest.raises(Dies):
-        run(tmp_path / "killed", Interleaved(2, die_after=12), **options)
+        run(tmp_path / "killed", Interleaved(4, die_after=7), **options)
     killed = run(tmp_path / "killed", Interleaved(2), **options)
-    found = {name: [asked(f, name) for f in (plain, wide, killed)] for name in ("sgd@1", "sgd@2", "adamw@1")}
+    found = {name: [asked(f, name) for f in (plain, killed)] for name in ("sgd@1", "sgd@2")}
     for sequences in found.values():
         assert len(sequences[0]) == 6
-        assert sequences[0] == sequences[1] == sequences[2]
+        assert sequences[0] == sequences[1]
     spec = sweep_file.loads(text(**options["method"]))
     drawn = design_for(spec, spec.arms["sgd"], 1)
     assert found["sgd@1"][0][2:] != [drawn.configuration(i) for i in range(2, 6)]

@@ -34,7 +34,7 @@ def test_a_sweep_in_a_store_from_other_machines(
 
     place = ("--storage", services.url)
     train = (*place, "--executor", "debug", "--no-tracking")
-    text = sweep_text(name="talks", trials=1, confirm=2, fail_seed=1001, max_failed=9, method="random")
+    text = sweep_text(name="talks", per_trial=8, trials=1, confirm=2, fail_seed=1001, max_failed=9, method="random")
     (tmp_path / "talks.yaml").write_text(text.replace("tests.tasks:Fit", "tests.tasks:Talks"))
     with pytest.warns(UserWarning, match="warning"):
         done = call("one", "run", str(tmp_path / "talks.yaml"), *train)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 FEW = Design(studies=6, configurations=3, tune=1, confirm=1)
 SINGLE = Design(studies=1, configurations=3, tune=1, confirm=9)
-SWEEPS = 8
+SWEEPS = 6
 TOO_MANY = int(binom.isf(0.005, SWEEPS, 0.05))
 """More false verdicts than this come about in one of 200 series where each has its 5 %."""
 ON_METHODS = re.compile(rf"\b({'|'.join(ARMS)}) is (better|worse)|tuned with|The arms,")

@@ -25,7 +25,7 @@ from tests.orchestrator.test_store import (
 from tests.services import Postgres
 
 pytestmark = pytest.mark.slow
-PBT = "early_terminate: {type: pbt, eta: 3, min_budget: 25%}\n"
+PBT = "early_terminate: {type: pbt, eta: 2, min_budget: 50%}\n"
 
 
 def test_children_go_on_from_what_lies_in_the_store(
@@ -34,7 +34,7 @@ def test_children_go_on_from_what_lies_in_the_store(
     machines: Machines,
     tmp_path: Path,
 ) -> None:
-    text = sweep_text(name="pbt", method="random", trials=6, confirm=1) + PBT
+    text = sweep_text(name="pbt", method="random", trials=4, confirm=1, per_trial=8) + PBT
     text = "\n".join(line for line in text.splitlines() if "adamw" not in line)
     definition = sweep_file.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")

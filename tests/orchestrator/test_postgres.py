@@ -29,7 +29,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def test_a_database_that_dies_and_comes_back_loses_nothing(postgres: Postgres, tmp_path: Path) -> None:
-    text = sweep_text(method="tpe", trials=8, confirm=2)
+    text = sweep_text(method="tpe", trials=4, confirm=1, per_trial=8)
     definition = sweep_file.loads(text, "test.yaml")
     found = {}
     for name, url in (("journal", None), ("postgres", postgres.url)):
@@ -59,6 +59,6 @@ def test_a_database_that_dies_and_comes_back_loses_nothing(postgres: Postgres, t
         kept = storage(folder.journal, url)
         studies = [optuna.load_study(study_name=f"{folder.sweep_id}/{arm}", storage=kept) for arm in ("sgd", "adamw")]
         found[name] = [[(t.state.name, t.params, t.value) for t in s.trials] for s in studies]
-        assert len(results.ended_trials(folder)) == 20
+        assert len(results.ended_trials(folder)) == 10
         assert folder.journal.exists() == (url is None)
     assert found["journal"] == found["postgres"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def raced(values: dict[str, Any], racing: Racing = RACING, baseline: str | None 
 @pytest.mark.slow
 @pytest.mark.parametrize("arms, seeds", [(2, 16), (4, 20)])
 def test_equal_arms_are_stopped_no_more_often_than_the_level(arms: int, seeds: int) -> None:
-    rng, level, sweeps = np.random.default_rng(arms), 0.2, 500
+    rng, level, sweeps = np.random.default_rng(arms), 0.2, 300
     stopped = 0
     for _ in range(sweeps):
         shared = rng.normal(size=seeds)
@@ -91,7 +93,7 @@ arms:
   also: {optimizer: sgd, parameters: {lr: 0.2}}
   bad: {optimizer: sgd, parameters: {lr: 0.001}}
 method: {name: grid}
-budget: {per_trial: 12}
+budget: {per_trial: 4}
 seeds: {tune: 1, confirm: SEEDS}
 evaluations: 2
 cache: false
@@ -107,9 +109,22 @@ def sweep(root: Path, executor: Any = None, text: str = TEXT.replace("SEEDS", "1
     return folder
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """A raced sweep; to be looked at, not to be changed."""
+    return sweep(tmp_path_factory.mktemp("race"))
+
+
+@pytest.fixture
+def copied(run: SweepFolder, tmp_path: Path) -> SweepFolder:
+    """The same, to be changed."""
+    shutil.copytree(run.root, tmp_path / "a")
+    return replace(run, root=tmp_path / "a")
+
+
 @pytest.mark.slow
-def test_a_raced_sweep_and_its_comparison(tmp_path: Path) -> None:
-    folder = sweep(tmp_path)
+def test_a_raced_sweep_and_its_comparison(run: SweepFolder) -> None:
+    folder = run
     race = read_json(folder.race)
     assert list(race["stopped"]) == ["bad"]
     seeds = race["stopped"]["bad"]["seeds"]
@@ -130,9 +145,9 @@ def test_a_raced_sweep_and_its_comparison(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_race_depends_on_values_alone(tmp_path: Path) -> None:
+def test_a_race_depends_on_values_alone(copied: SweepFolder, tmp_path: Path) -> None:
     """Trials in another order, and a driver that died, come to the same end."""
-    one, other = sweep(tmp_path / "a"), sweep(tmp_path / "b", Interleaved(4, seed=1))
+    one, other = copied, sweep(tmp_path / "b", Interleaved(4, seed=1))
     assert read_json(one.race) == read_json(other.race)
     names = {p.name for p in (one.path / "trials").iterdir()}
     assert names == {p.name for p in (other.path / "trials").iterdir()}
@@ -146,8 +161,8 @@ def test_a_race_depends_on_values_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_missing_seed_that_no_race_explains_is_refused(tmp_path: Path) -> None:
-    folder = sweep(tmp_path)
+def test_a_missing_seed_that_no_race_explains_is_refused(copied: SweepFolder) -> None:
+    folder = copied
     race = read_json(folder.race)
     race["stopped"] = {}
     folder.race.write_text(json.dumps(race))

@@ -25,7 +25,11 @@ pytestmark = pytest.mark.slow
 Mended = Callable[..., list[str]]
 
 
-STUDIES = pytest.mark.parametrize("geosweep", [1, 3], ids=["one study", "three studies"], indirect=True)
+STUDIES = pytest.mark.parametrize(  # of three studies, the run that goes on mends the same
+    "geosweep",
+    [pytest.param(1, id="one study"), pytest.param(3, id="three studies", marks=pytest.mark.long)],
+    indirect=True,
+)
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def geosweep(
 ) -> Mended:
     """`geosweep run`; returns what it said to have repaired."""
     file = tmp_path / "fit.yaml"
-    text = sweep_text(method="random", trials=3, confirm=2)
+    text = sweep_text(method="random", trials=3, confirm=2, per_trial=8)
     file.write_text(text.replace("seeds: {", f"seeds: {{studies: {getattr(request, 'param', 3)}, "))
 
     def run(*words: str) -> list[str]:

@@ -24,9 +24,11 @@ from orchestrator.trial.session import TrialSession
 from tests.orchestrator.command import values
 from tests.orchestrator.sweep_files import sweep_text
 
+STEPS = 8
+
 
 def run(root: Path, executor: Any = DebugExecutor, **changes: Any) -> tuple[SweepFolder, runner.Outcome]:
-    text = sweep_text(**changes)
+    text = sweep_text(**{"per_trial": STEPS, **changes})
     definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():
@@ -90,7 +92,7 @@ def test_a_second_run_does_nothing_and_a_trial_is_a_function_of_its_seed(tmp_pat
 def test_budgets_agree(finished: tuple[SweepFolder, runner.Outcome]) -> None:
     folder, _ = finished
     spent = [t.result.grad_evals for t in results.ended_trials(folder)]
-    assert max(spent) <= 40
+    assert max(spent) <= STEPS
     assert max(spent) - min(spent) <= 0.02 * max(spent)
 
 
@@ -168,7 +170,7 @@ def test_killed_anywhere_the_next_driver_goes_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     plain, _ = run(tmp_path / "plain", trials=1, confirm=1, pause_s=0.02)
-    text = sweep_text(trials=1, confirm=1, pause_s=0.02)
+    text = sweep_text(per_trial=STEPS, trials=1, confirm=1, pause_s=0.02)
     definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, tmp_path / "drained", {})
 
@@ -210,20 +212,20 @@ def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) 
                     begun.append(job.trial_id)
                     conductor.on_report(TrialSession(replace(job, stop_file=str(tmp_path / "flag"))).advance())
 
-    folder, outcome = run(tmp_path / "runs", Elsewhere, trials=1, confirm=1, pause_s=0.02)
+    folder, outcome = run(tmp_path / "runs", Elsewhere, per_trial=40, trials=1, confirm=1, pause_s=0.02)
     assert (outcome.state, len(begun)) == ("stopped", 1)
-    again, outcome = run(tmp_path / "runs", trials=1, confirm=1, pause_s=0.02)
+    again, outcome = run(tmp_path / "runs", per_trial=40, trials=1, confirm=1, pause_s=0.02)
     assert (again.sweep_id, outcome.state) == (folder.sweep_id, "done")
     assert set(begun) < set(values(again))
 
 
 @pytest.mark.slow
 def test_wall_clock_budget_stops_and_more_continues(tmp_path: Path) -> None:
-    folder, outcome = run(tmp_path, pause_s=0.005, wall_clock=", wall_clock: 1s")
+    folder, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 1s")
     assert outcome.state == "budget"
     waiting = sum(c["waiting"] for c in results.status(folder)["arms"].values())
     assert waiting > 0
-    again, outcome = run(tmp_path, pause_s=0.005, wall_clock=", wall_clock: 10m")
+    again, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 10m")
     assert again.sweep_id == folder.sweep_id
     assert outcome.state == "done"
 
@@ -256,7 +258,7 @@ def test_tables(finished: tuple[SweepFolder, runner.Outcome]) -> None:
     assert json.loads(trials["parameters"][0].as_py())["lr"] > 0
     metrics = pq.read_table(folder.results / "metrics.parquet")
     assert metrics.column_names == ["trial_id", "step", "name", "value"]
-    assert metrics["step"].to_pylist()[-1] == 40
+    assert metrics["step"].to_pylist()[-1] == STEPS
 
 
 def test_best_document(finished: tuple[SweepFolder, runner.Outcome]) -> None:
@@ -271,8 +273,8 @@ def test_best_document(finished: tuple[SweepFolder, runner.Outcome]) -> None:
 
 @pytest.mark.slow
 def test_find_by_prefix(tmp_path: Path) -> None:
-    folder, _ = run(tmp_path)
-    other, _ = run(tmp_path, name="other")
+    folder, _ = run(tmp_path, trials=1, confirm=1)
+    other, _ = run(tmp_path, trials=1, confirm=1, name="other")
     assert find(tmp_path, "@last").sweep_id == other.sweep_id
     assert find(tmp_path, "fit").sweep_id == folder.sweep_id
     with pytest.raises(NotFound, match="names no sweep; available"):

@@ -184,7 +184,7 @@ def execute(definition: model.Spec, text: str, root: Path, url: str) -> tuple[Sw
 def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     bucket: str, postgres: Postgres, machines: Machines, tmp_path: Path
 ) -> None:
-    text = sweep_text(name="asha", trials=3, confirm=6) + ASHA
+    text = sweep_text(name="asha", trials=3, confirm=6, per_trial=8) + ASHA
     definition = sweep_file.loads(text, "test.yaml")
     local, _ = execute(definition, text, tmp_path / "local", "")
     execute(definition, text, machines.use(f"{bucket}/asha"), postgres.url)

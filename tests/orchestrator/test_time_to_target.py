@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 def swept(root: Path, studies: int = 1, confirm: int = 6) -> Evidence:
     seeds = f"seeds: {{studies: {studies}, tune: 1, confirm: {confirm}}}"
-    text = sweep_text(trials=2, method="random").replace("seeds: {tune: 1, confirm: 3}", seeds)
+    text = sweep_text(trials=2, method="random", per_trial=8).replace("seeds: {tune: 1, confirm: 3}", seeds)
     definition = sweep_file.loads(text)
     folder = runner.open_folder(definition, text, root, {})
     with folder.hold():

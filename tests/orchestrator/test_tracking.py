@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 def sweep(
     root: Path, uri: str | None = None, studies: int = 1, **changes: Any
 ) -> tuple[SweepFolder, Callable[[], MlflowTracker]]:
-    text = sweep_text(**{"method": "random", "trials": 3, "confirm": 2, **changes})
+    text = sweep_text(**{"method": "random", "trials": 3, "confirm": 2, "per_trial": 8, **changes})
     text = text.replace("seeds: {", f"seeds: {{studies: {studies}, ")
     definition = sweep_file.loads(text, "test.yaml")
     folder = runner.open_folder(definition, text, root, {})
@@ -164,7 +164,7 @@ def test_reconcile_mends_and_then_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_an_untold_result_is_told(tmp_path: Path) -> None:
-    folder, tracker = sweep(tmp_path)
+    folder, tracker = sweep(tmp_path, confirm=1)
     kept = storage(folder.journal)
     name = f"{folder.sweep_id}/sgd"
     values = [t.value for t in optuna.load_study(study_name=name, storage=kept).trials]
@@ -183,7 +183,7 @@ def test_an_untold_result_is_told(tmp_path: Path) -> None:
 
 
 def test_runs_tell_their_study_and_summaries_are_over_studies(tmp_path: Path) -> None:
-    folder, tracker = sweep(tmp_path, studies=3)
+    folder, tracker = sweep(tmp_path, studies=3, trials=2, confirm=1)
     uri = embedded_uri(tmp_path)
     check_complete(folder, uri)
     trials = {t.trial_id: t for t in results.ended_trials(folder)}
@@ -191,7 +191,7 @@ def test_runs_tell_their_study_and_summaries_are_over_studies(tmp_path: Path) ->
         name: str(t.study) for name, t in trials.items()
     }
     second = runs_of(uri, f"tags.`{STUDY}` = '2' AND params.arm = 'sgd' AND params.stage = 'tune'")
-    assert sorted(r.data.tags[TRIAL] for r in second) == [f"sgd@2-000{n}-s1" for n in range(3)]
+    assert sorted(r.data.tags[TRIAL] for r in second) == [f"sgd@2-000{n}-s1" for n in range(2)]
     summaries = {r.data.tags[ARM]: r for r in runs_of(uri, "tags.`geosweep.stage` = 'summary'")}
     parent = runs_of(uri, "tags.`geosweep.stage` = 'sweep'")
     assert {r.data.tags[UNIT] for r in [*summaries.values(), *parent]} == {"study"}
@@ -215,7 +215,7 @@ def test_runs_tell_their_study_and_summaries_are_over_studies(tmp_path: Path) ->
 
 def test_runs_of_a_single_study_have_no_study_tag(tmp_path: Path) -> None:
     """As those that earlier versions sent, so that there is nothing to mend in them."""
-    sweep(tmp_path)
+    sweep(tmp_path, trials=1, confirm=1)
     runs = runs_of(embedded_uri(tmp_path))
     assert not any(STUDY in r.data.tags for r in runs)
     assert {r.data.tags[UNIT] for r in runs if TRIAL not in r.data.tags} == {"seed"}
@@ -287,13 +287,13 @@ def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder, tracker = sweep(tmp_path, f"http://127.0.0.1:{port}")
-    assert len(results.ended_trials(folder)) == 10
+    folder, tracker = sweep(tmp_path, f"http://127.0.0.1:{port}", trials=1)
+    assert len(results.ended_trials(folder)) == 6
     with folder.hold(), pytest.raises(ConnectionError):
         reconcile(folder, tracker())
     with server(tmp_path, port) as uri:
         with folder.hold():
-            assert sum("had no run" in line for line in reconcile(folder, tracker())) == 10
+            assert sum("had no run" in line for line in reconcile(folder, tracker())) == 6
         with folder.hold():
             assert reconcile(folder, tracker()) == []
         check_complete(folder, uri)
@@ -301,7 +301,7 @@ def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
 
 
 def test_metrics_and_hyperparameters_of_any_name_arrive(tmp_path: Path) -> None:
-    text = sweep_text(method="random", trials=1, confirm=1).replace("tests.tasks:Fit", "tests.tasks:Odd")
+    text = sweep_text(method="random", trials=1, confirm=1, per_trial=8).replace("tests.tasks:Fit", "tests.tasks:Odd")
     text = text.replace(
         "optimizer: adamw, parameters: {", "optimizer: tests.tasks.Seeded, parameters: {seed: {value: 7}, "
     )
