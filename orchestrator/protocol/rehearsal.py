@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import torch
 
 from orchestrator.definition import built, plan
+from orchestrator.definition.ambient import Ambient
 from orchestrator.definition.errors import SpecError, SpecErrors
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
@@ -34,7 +35,6 @@ from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import parse
 from orchestrator.protocol.blame import Blame, Broken, Stage
 from orchestrator.protocol.patience import Frames, endless_step, watched
-from orchestrator.trial.ambient import Ambient
 from trainables.loop import Diverged, Training
 from trainables.ramp import Ramp
 from trainables.task_class import Task
