@@ -6,6 +6,7 @@ import contextlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import optim_core
@@ -91,7 +92,7 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
         if wrong := optim_core.conflict(optimizer):
             raise where.error(path, wrong)
         try:
-            imported(optimizer, lambda name=optimizer: optim_core.lookup(name))
+            imported(optimizer, partial(optim_core.lookup, optimizer))
         except KeyError as error:
             raise where.error(path, f"{error.args[0]}{hidden(optimizer)}") from None
         _check_players(model, optimizer, where, path)
