@@ -97,6 +97,7 @@ LATE = {
     ("orchestrator/protocol/flops.py", "of_steps"): "torch: `geosweep compare` 1.0 s sooner",
     ("orchestrator/protocol/controls.py", "deviation"): "the same",
     ("orchestrator/protocol/controls.py", "_weights"): "the same",
+    ("orchestrator/definition/isolated.py", "isolated"): "torch: commands on a script's sweep 1.0 s sooner",
     ("orchestrator/scheduling/race.py", "signed_rank"): "scipy.stats, statsmodels: a sweep without a race 1.0 s sooner",
 }
 """(file, function) whose first-party imports wait, and the CPU seconds that this saves (one core of an Intel Xeon).

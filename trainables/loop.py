@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from trainables.gradient import Gradients, modules_of
-from trainables.metrics import numbers
+from trainables.metrics import MEAN_LOSS, numbers
 from trainables.ramp import Ramp
 from trainables.randomness import random_state, restore_random_state, seed_all, seed_torch
 from trainables.recipe import Recipe
@@ -286,7 +286,7 @@ class Training:
         else:
             metrics = numbers(scores, type(self.task).__name__)
         if self._losses:
-            metrics["loss/train"] = self._loss_sum / self._losses
+            metrics[MEAN_LOSS] = self._loss_sum / self._losses
         if steps:
             metrics["time/step_s"] = seconds / steps
             if self.task.readers:

@@ -8,6 +8,19 @@ from typing import Any
 MEASURED = ("cost/grad_evals", "cost/steps", "cost/skipped_steps", "time/step_s")
 """Metrics of the training loop itself."""
 
+MEAN_LOSS = "loss/train"
+"""The training loop's mean loss over the steps since the last evaluation, which replaces a task's own value."""
+
+
+def replaced(returned: Mapping[str, float], declared: Mapping[str, Any], task: str) -> str:
+    """Why a value that a task returned would be lost without its knowledge; empty if none is."""
+    if MEAN_LOSS not in returned or MEAN_LOSS in declared:
+        return ""
+    return (
+        f"evaluate of task {task} returned {MEAN_LOSS!r}, which the training loop measures: its mean over the steps "
+        "since the last evaluation; give yours another name, such as loss/train_set"
+    )
+
 
 def numbers(returned: Any, task: str) -> dict[str, float]:
     """Metric name -> float. NaN and infinities count as numbers.
@@ -26,9 +39,18 @@ def numbers(returned: Any, task: str) -> dict[str, float]:
 def _name(key: Any, task: str) -> str:
     if key in MEASURED:
         raise TypeError(f"evaluate of task {task} returned {key!r}, which the training loop measures; rename it")
-    if isinstance(key, str) and key:
+    if isinstance(key, str) and key and _is_text(key):
         return key
     raise TypeError(f"evaluate of task {task} returned a metric named {key!r}; a metric's name must be text")
+
+
+def _is_text(key: str) -> bool:
+    """Whether a name can be written to a file: half of a pair of UTF-16 code units cannot."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(key: str, value: Any, task: str) -> float:

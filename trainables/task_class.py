@@ -36,7 +36,10 @@ class Task:
     """Base class of all tasks. Required: METRICS, model, batch, loss, and evaluate or scores."""
 
     METRICS: ClassVar[Mapping[str, Metric]]
-    """Metric name -> Metric, for every key that `evaluate` returns."""
+    """Metric name -> Metric, for every key that `evaluate` returns.
+
+    `loss/train`, if declared here, is the training loop's: the mean loss over the steps since the last evaluation.
+    """
     TABLE: ClassVar[tuple[str, ...]] = ()
     """Additional metrics shown in the final table of arms, for example a measured rate next to the predicted one."""
     FIGURES: ClassVar[frozenset[str]] = frozenset()

@@ -6,11 +6,13 @@ import contextlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import optim_core
 import trainables
 from orchestrator.definition import grouping
+from orchestrator.definition.isolated import imported
 from orchestrator.definition.kinds import short
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
@@ -90,7 +92,7 @@ def _optimizers(model: SweepModel, where: Where) -> dict[str, str]:
         if wrong := optim_core.conflict(optimizer):
             raise where.error(path, wrong)
         try:
-            optim_core.lookup(optimizer)
+            imported(optimizer, partial(optim_core.lookup, optimizer))
         except KeyError as error:
             raise where.error(path, f"{error.args[0]}{hidden(optimizer)}") from None
         _check_players(model, optimizer, where, path)

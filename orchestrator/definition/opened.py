@@ -1,8 +1,9 @@
 """The files that this process has read for a task: what a result may depend on besides code and parameters.
 
 An audit hook sees what Python opens: `open`, `os.open`, pathlib, NumPy, csv, mmap, sqlite3, and listings of folders.
-What libraries open in C (HDF5, Arrow, OpenCV), environment variables and the network are not seen. Files that a trial
-writes before it reads them are its own output.
+Questions whether a file exists raise no event; the functions in ASKS are wrapped to hear them. What libraries open in C
+(HDF5, Arrow, OpenCV), environment variables and the network are not seen. Files that a trial writes before it reads
+them are its own output.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache, wraps
 from multiprocessing import process
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,9 @@ CLOCK_NS = 2 * 10**9
 """The coarsest clock of a file system, FAT's."""
 FORKS = frozenset({"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"})
 MACHINE = re.compile("/(proc|sys|dev(?!/shm))/")
+ASKS = ((os.path, ("exists", "lexists", "isfile", "isdir")), (Path, ("exists", "is_file", "is_dir")))
+THERE = "there"
+"""In place of the digest of what a task only asked for, and found."""
 OTHERS, TRANSPARENT = ("geosweep", "orchestrator"), ("optim_core", "trainables")
 """Our packages that read files for themselves, and those that read them for a task."""
 
@@ -52,6 +56,8 @@ class _Caller(NamedTuple):
 
 _seen: dict[str, Stamp | None] = {}
 """Path -> its stamp when it was first read; None: it has changed in between."""
+_asked: set[str] = set()
+"""Paths that a task found to exist; those that did not are in `_seen`."""
 _written: set[str] = set()
 _away: list[str] = []
 """What else may have read files: children of this process, started by a task."""
@@ -63,6 +69,22 @@ def watch() -> None:
     if not _watching:
         _watching.append(True)
         sys.addaudithook(_heard)
+        for owner, names in ASKS:
+            for name in names:
+                setattr(owner, name, _asking(getattr(owner, name)))
+
+
+def _asking(asked: Callable[..., bool]) -> Callable[..., bool]:
+    """The function, which notes what a task asks it for."""
+
+    @wraps(asked)
+    def ask(path: Any, *args: Any, **given: Any) -> bool:
+        found = asked(path, *args, **given)
+        with suppress(Exception):  # a broken path is the caller's business
+            _note(path, asks=True)
+        return found
+
+    return ask
 
 
 @contextmanager
@@ -91,12 +113,15 @@ def read(without: Path) -> dict[str, str] | None:
         if stamp is None or _stamp(path) != stamp or (now := digest(path)) is None:
             return None
         found[path] = now
+    for path in _asked - _seen.keys():
+        if not path.startswith(f"{without}{os.sep}") and path != str(without):
+            found[path] = THERE if os.path.lexists(path) else ""
     return found
 
 
 def unchanged(recorded: Mapping[str, str]) -> bool:
     """Whether everything recorded by `read` has that content now."""
-    return all(digest(path) == was for path, was in recorded.items())
+    return all(os.path.lexists(path) if was == THERE else digest(path) == was for path, was in recorded.items())
 
 
 def digest(path: str) -> str | None:
@@ -147,7 +172,7 @@ def _heard(event: str, args: tuple[Any, ...]) -> None:
             _away.append(event)
 
 
-def _note(given: Any, *, writes: bool = False) -> None:
+def _note(given: Any, *, writes: bool = False, asks: bool = False) -> None:
     try:
         path = os.path.abspath(os.fsdecode(given))
     except (TypeError, ValueError, OSError):
@@ -171,6 +196,9 @@ def _note(given: Any, *, writes: bool = False) -> None:
         except ValueError:
             return
     stamp = _stamp(path)
+    if asks and stamp is not ABSENT:
+        _asked.add(path)
+        return
     _seen[path] = None if _seen.setdefault(path, stamp) != stamp else stamp
 
 

@@ -34,6 +34,7 @@ from orchestrator.definition import (
 )
 from orchestrator.definition.addresses import EVENTS
 from orchestrator.definition.errors import SpecError, read
+from orchestrator.definition.isolated import isolated
 from orchestrator.definition.json_schema import made
 from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
@@ -103,8 +104,18 @@ def _read(document: Document, file: str) -> Spec:
 
 def _build(model: SweepModel, where: Where, file: str) -> Spec:
     script = is_program(model.task)
-    if not script:
-        task_values.lookup(model, where)
+    if script:
+        return _checked(model, where, file)
+    task_values.lookup(model, where)  # what its import sets holds for every trial
+    with isolated() as state:  # tasks and optimizers are built to see whether they accept their values
+        found = _checked(model, where, file)
+        state.settle()
+    return found
+
+
+def _checked(model: SweepModel, where: Where, file: str) -> Spec:
+    """The sweep of a form whose task exists."""
+    script = is_program(model.task)
     processes = resolve.processes(model, where)
     read = program_arms.resolved(model, where) if script else arms.resolved(model, processes, where)
     task = program.task(model, where) if script else task_values.resolved(model, read, where)

@@ -18,6 +18,7 @@ import optim_core
 from optim_core import Limit
 from orchestrator.definition import built
 from orchestrator.definition.control_names import limits
+from orchestrator.definition.isolated import isolated
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit
@@ -116,6 +117,7 @@ def deviation(spec: Spec, case: Case) -> float:
     return float(found) if bool(torch.isfinite(found)) else float("inf")
 
 
+@isolated()
 def _weights(spec: Spec, optimizer: str, parameters: Mapping[str, Any], parts: Parts = PLAIN) -> tuple[Any, Any]:
     """Weights before and after, each one long vector in float64."""
     import torch

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import optim_core
+from orchestrator.definition.isolated import isolated
 from orchestrator.definition.states import Stage, State
 from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
 from orchestrator.trial.job import Job
@@ -86,6 +87,7 @@ def total(counts: Sequence[float], steps: int, interval: int) -> float:
     return steps * usual + math.ceil(steps / interval) * (max(counts) - usual)
 
 
+@isolated()
 def of_steps(job: Job) -> tuple[list[float], int]:
     """FLOPs of the first steps of a job, and how many steps lie between two refreshes of its optimizer."""
     from torch.utils.flop_counter import FlopCounterMode

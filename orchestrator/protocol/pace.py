@@ -28,6 +28,7 @@ import numpy as np
 
 from orchestrator.definition import built, plan
 from orchestrator.definition.errors import SpecError
+from orchestrator.definition.isolated import isolated
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import groups_of, split
 from orchestrator.definition.space import from_unit
@@ -144,6 +145,7 @@ def training_of(spec: Spec, arm: ArmSpec, config: Mapping[str, Any]) -> tuple[Ta
     return task, training
 
 
+@isolated()
 def measure(spec: Spec, arm: ArmSpec, config: Mapping[str, Any], seconds: float) -> Pace:
     """Train a configuration for about so many seconds, excluding the first step. A diverging one counts, too."""
     made = time.perf_counter()

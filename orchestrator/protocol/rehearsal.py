@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import torch
 
 from orchestrator.definition import built, plan
+from orchestrator.definition.ambient import Ambient
 from orchestrator.definition.errors import SpecError, SpecErrors
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec, Spec
@@ -34,8 +35,8 @@ from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import parse
 from orchestrator.protocol.blame import Blame, Broken, Stage
 from orchestrator.protocol.patience import Frames, endless_step, watched
-from orchestrator.trial.ambient import Ambient
 from trainables.loop import Diverged, Training
+from trainables.metrics import replaced
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
@@ -146,6 +147,8 @@ class _Rehearsal:
                 self._evaluated.add(key)
                 stage = Stage.EVALUATE
                 self.metrics.append(training.measure())
+                if wrong := replaced(self.metrics[-1], task.METRICS, type(task).__name__):
+                    raise TypeError(wrong)
         except (Exception, SystemExit) as error:
             self.broken.append(Broken(error, stage, corner.arm, corner.config, type(task) if task else None))
             traceback.clear_frames(error.__traceback__)  # they hold models

@@ -142,9 +142,11 @@ class SweepFolder:
     def resolved(self) -> Resolved:
         """What the sweep is; empty where nothing was written. Raises Damaged."""
         path = self.path / resolved.NAME
-        found = read_json(path) or {}
+        found = read_json(path)
+        if found is None and path.exists():
+            raise Damaged(path, "it is empty")
         try:
-            return Resolved.of(found)
+            return Resolved.of({} if found is None else found)
         except TypeError as error:
             raise Damaged(path, str(error)) from None
 

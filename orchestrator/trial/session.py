@@ -15,14 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import optim_core  # noqa: F401
+import optim_core
 from orchestrator.definition import built, opened
+from orchestrator.definition.ambient import Ambient
+from orchestrator.definition.isolated import imported
 from orchestrator.definition.states import State
 from orchestrator.storage import disk
 from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.object_store import StoreError
 from orchestrator.trial import cache, gpu_memory, source, termination
-from orchestrator.trial.ambient import Ambient
 from orchestrator.trial.failure import MetricMissing, described
 from orchestrator.trial.held import Held
 from orchestrator.trial.job import Job, Report, Result
@@ -104,7 +105,7 @@ class TrialSession:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Names of global state that it has changed and that is restored in between (`ambient`)."""
+        """Names of global state that it has changed, restored in between (`ambient`)."""
         return self._ambient.changed
 
     def hear(self, point: Callable[[], Point] | Diverged, *, measured: bool = False) -> Report | None:
@@ -163,8 +164,7 @@ class TrialSession:
     def _begun(self) -> Report | None:
         self._since = self._told = time.perf_counter()
         if self._training is None:
-            hung = left_behind(self._folder)
-            if hung:
+            if hung := left_behind(self._folder):
                 return self._finish(State.FAILED, error=hung)
             self._begin()
             self._ambient.settle()
@@ -187,6 +187,7 @@ class TrialSession:
         import torch
 
         job = self.job
+        self._ambient.note(imported(job.optimizer, lambda: optim_core.lookup(job.optimizer)))
         self._code = source.digest(job.task, job.optimizer)
         torch.set_num_threads(job.threads)
         gpu_memory.claim(job.gpu)
@@ -348,10 +349,9 @@ class TrialSession:
 
     def _finish(self, state: State, *, spent: float | None = None, error: str = "") -> Report:
         self._count()
-        training = self._training
+        training, metrics = self._training, dict(self._last)
         if spent is None:
             spent = training.optimizer.grad_evals if training is not None else 0.0
-        metrics = dict(self._last)
         self._printed.flush()
         value: float | None = None
         if state is State.DIVERGED:

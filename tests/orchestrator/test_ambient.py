@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.trial.ambient import SETTINGS, Ambient
+from orchestrator import results, runner
+from orchestrator.definition import sweep_file
+from orchestrator.definition.ambient import SETTINGS, Ambient
+from orchestrator.definition.isolated import imported
+from orchestrator.executors.debug import DebugExecutor
+from orchestrator.tracking.base import NoTracker
+from tests.orchestrator.sweep_files import sweep_text
 
 
 def changed_everything(folder: Path) -> None:
@@ -89,3 +95,38 @@ def test_random_numbers_go_on_as_without_a_neighbor() -> None:
         drawn()
     with trial:
         assert [first, drawn()] == expected
+
+
+def test_what_an_arms_module_sets_on_import_is_undone_and_named() -> None:
+    """Else a trial that comes first in its process would differ from the same trial in another's."""
+    before = state()
+    for _ in range(2):
+        assert imported("tests.sets_on_import", lambda: torch.set_default_dtype(torch.float64)) == (
+            "torch's default dtype",
+        )
+        assert state() == before
+    assert imported("tests.sets_nothing", lambda: None) == ()
+
+
+class Loud(torch.optim.SGD):
+    """Changes what it can when it is built."""
+
+    def __init__(self, params: object, *, lr: float = 0.1) -> None:
+        super().__init__(params, lr=lr)  # type: ignore[arg-type]
+        torch.set_default_dtype(torch.float64)
+        os.chdir("/")
+
+
+def test_an_arm_changes_nothing_while_it_is_tried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a sweep file builds optimizers; so does counting operations. Trials of others see none of it."""
+    monkeypatch.chdir(tmp_path)
+    before = state()
+    text = sweep_text(trials=1, confirm=1, per_trial=8)
+    text = text.replace("sgd: {optimizer: sgd", "loud: {optimizer: tests.orchestrator.test_ambient.Loud")
+    spec = sweep_file.loads(text)
+    assert state() == before
+    folder = runner.open_folder(spec, text, Path("runs"), {})
+    with folder.hold():
+        runner.run(spec, folder, DebugExecutor(), NoTracker())
+    assert state() == before
+    assert results.status(folder)["changed"]["loud"] == ["torch's default dtype", "the current folder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,13 +32,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "damage"), [(f, d) for f in FILES for d in DAMAGE])
+@pytest.mark.parametrize(("file", "damage"), [*itertools.product(FILES, DAMAGE), (FILES[0], "empty")])
 def test_verbs_name_the_damaged_file(
     file: str, damage: str, finished: Path, call: Callable[..., Called], tmp_path: Path
 ) -> None:
     shutil.copytree(finished, tmp_path / "runs")
     path = sorted((tmp_path / "runs").glob(f"*/{file}"))[0]
-    path.write_bytes(DAMAGE[damage])
+    path.write_bytes(DAMAGE.get(damage, b""))
     for verb in ("status", "best", "compare", "verify"):
         found = call(verb, "@last")
         said = found.out + found.err

@@ -14,6 +14,7 @@ import pytest
 from tests.orchestrator.command import fresh
 
 TASK = """
+import os
 import sqlite3
 from pathlib import Path
 
@@ -54,6 +55,8 @@ class Line(Task):
             offset += float(extra.read_text())
         except FileNotFoundError:
             pass
+        if os.path.exists("flag") or (HERE / "other" / "flag").is_file():
+            offset += 2
         return {"loss/val": SCALE * self.loss(model(self.x), self.x * 2).item() + offset + self.shards}
 """
 SWEEP = """
@@ -125,8 +128,15 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "the link": lambda folder: (folder / "linked").rename(folder / "other"),
     "a file more": lambda folder: (folder / "shards" / "two.csv").write_text("1\n"),
     "a file that was not there": lambda folder: (folder / "extra.txt").write_text("1.0"),
+    "a file that was asked for": lambda folder: (folder / "flag").touch(),
+    "one in a folder that was not there": lambda folder: _in_folder(folder / "other" / "flag"),
     "same size and time": lambda folder: _quietly(folder / "scale.txt", "7.0"),
 }
+
+
+def _in_folder(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
 
 
 def _quietly(path: Path, text: str) -> None:

@@ -49,7 +49,7 @@ def test_anything_else_is_refused_with_its_name(value: Any) -> None:
     assert len(str(refused.value)) < 250
 
 
-@pytest.mark.parametrize("key", ["", 3, None, *MEASURED])
+@pytest.mark.parametrize("key", ["", 3, None, "half \ud800", *MEASURED])
 def test_names_that_cannot_be_a_metrics(key: Any) -> None:
     with pytest.raises(TypeError, match="task Line"):
         numbers({key: 1.0}, "Line")

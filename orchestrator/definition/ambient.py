@@ -8,7 +8,7 @@ what a trial changed other than random states is listed in its result.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -91,6 +91,10 @@ class Ambient:
     def changed(self) -> tuple[str, ...]:
         """The last result of `found`."""
         return tuple(self._changed)
+
+    def note(self, names: Iterable[str]) -> None:
+        """Count these as changed, too."""
+        self._changed.update(dict.fromkeys(names))
 
     def settle(self) -> None:
         """Treat what imports have set in the environment as shared."""
