@@ -59,7 +59,11 @@ class Stopper:
         self._values[number] = {}
 
     def record(self, number: int, rung: int, value: float) -> None:
-        """Record the metric's value at evaluation `rung`."""
+        """Record the metric's value at evaluation `rung`, unless the configuration was stopped before it: an audited
+        trial, or one that went on until it heard, counts no further.
+        """
+        if self._stopped_before(number, rung):
+            return
         passed, bracket = self._values[number], number % self._rule.brackets()
         if rung in passed:
             ranked = self._sorted[bracket, rung]

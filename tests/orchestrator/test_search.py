@@ -173,8 +173,9 @@ def test_workers_share_the_wall_clock_and_nothing_else() -> None:
 
 
 @pytest.mark.slow
-def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
-    common: dict[str, Any] = {"method": {"name": "tpe"}, "budget": {"trials_per_arm": 9, "per_trial": 40}}
+@pytest.mark.parametrize("steps", [8, 12])
+def test_audited_trials_are_finished_and_change_nothing(steps: int, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"method": {"name": "tpe"}, "budget": {"trials_per_arm": 9, "per_trial": steps}}
     plain = run(tmp_path / "a", **common, early_terminate=ASHA)
     audited = run(tmp_path / "b", **common, early_terminate={**ASHA, "audit_share": 1.0})
     assert results.suggestions_digest(plain) == results.suggestions_digest(audited)
@@ -183,7 +184,7 @@ def test_audited_trials_are_finished_and_change_nothing(tmp_path: Path) -> None:
         t.trial_id for t in results.ended_trials(plain) if t.result.state == "PRUNED"
     }
     assert stopped
-    assert all(t.result.stopped.audit_value is not None and t.result.grad_evals == 40 for t in stopped)
+    assert all(t.result.stopped.audit_value is not None and t.result.grad_evals == steps for t in stopped)
 
 
 @pytest.mark.slow
