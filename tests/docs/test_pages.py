@@ -90,6 +90,7 @@ def test_python_runs(page: str, beside: Path, small: Path, monkeypatch: pytest.M
         exec(compile(block.text, block.title, "exec"), {"__name__": block.title.removesuffix(".py")})
 
 
+@pytest.mark.slow
 def test_own_optimizers_are_what_their_page_says(beside: Path) -> None:
     """The class with declarations can be an arm and keeps what it declares."""
     own_files("docs/own_optimizer.md", beside)
@@ -98,6 +99,7 @@ def test_own_optimizers_are_what_their_page_says(beside: Path) -> None:
     assert optim_core.hyperparameters("signs.SignDescent")["weight_decay"].default == 0
 
 
+@pytest.mark.slow
 def test_commands_are_taken() -> None:
     """Every call of the command on any page is parsed by the application: verb, options, number of arguments."""
     application, seen = command.application(), set()

@@ -96,6 +96,7 @@ def test_every_state_of_the_operator(server: ApiServer, call: Call, file: Path) 
     assert sorted(kinds) == sorted(set(kinds)), "each map once"
 
 
+@pytest.mark.slow
 def test_logs_are_of_the_newest_attempt(server: ApiServer, call: Call, file: Path) -> None:
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
     number, _, err = call("logs", sweep)
@@ -109,6 +110,7 @@ def test_logs_are_of_the_newest_attempt(server: ApiServer, call: Call, file: Pat
     assert call("logs", "fit")[1] == "confirm stage\n"
 
 
+@pytest.mark.slow
 def test_stop_deletes_and_submit_goes_on(server: ApiServer, call: Call, file: Path) -> None:
     call("submit", str(file))
     server.job(jobDeploymentStatus="Running", jobStatus="RUNNING")
@@ -123,6 +125,7 @@ def test_stop_deletes_and_submit_goes_on(server: ApiServer, call: Call, file: Pa
     assert server.objects[JOBS]
 
 
+@pytest.mark.slow
 def test_submitted_while_the_last_one_is_being_deleted(server: ApiServer, call: Call, file: Path) -> None:
     """A RayJob that is on its way out is no running one: submit waits for its end and makes it anew."""
     call("submit", str(file))
@@ -139,6 +142,7 @@ def test_submitted_while_the_last_one_is_being_deleted(server: ApiServer, call: 
     assert not {"status", "deletionTimestamp"} & {*job, *job["metadata"]}
 
 
+@pytest.mark.slow
 def test_why_nothing_runs_is_in_status_and_logs(server: ApiServer, call: Call, file: Path) -> None:
     sweep = json.loads(call("submit", str(file), "--queue", "sweeps", "--json")[1])["sweep_id"]
     (job,) = server.objects[JOBS]
@@ -172,6 +176,7 @@ def test_why_nothing_runs_is_in_status_and_logs(server: ApiServer, call: Call, f
     assert json.loads(call("submit", str(file), "--queue", "sweeps", "--json")[1])["state"] == "suspended"
 
 
+@pytest.mark.slow
 def test_logs_outlive_the_pods(server: ApiServer, call: Call, file: Path, tmp_path: Path) -> None:
     """After the TTL: the driver's log is read where the sweep is kept, on this machine or on the claim."""
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
@@ -190,6 +195,7 @@ def test_logs_outlive_the_pods(server: ApiServer, call: Call, file: Path, tmp_pa
     assert (found[0], "its successor" in found[1]) == (0, True)
 
 
+@pytest.mark.slow
 def test_how_a_driver_ended_is_in_its_log(server: ApiServer, call: Call, file: Path) -> None:
     """A budget that is spent is no job to make anew, a drained one is; text that changed is run."""
     sweep = json.loads(call("submit", str(file), "--json")[1])["sweep_id"]
@@ -249,6 +255,7 @@ def test_waiting_ends_with_the_code_of_run(
     assert ("so it is" in err) == (how is not None and code != 0)
 
 
+@pytest.mark.slow
 def test_waiting_prints_one_document(server: ApiServer, call: Call, file: Path) -> None:
     call("submit", str(file))
     server.job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
@@ -289,6 +296,7 @@ def test_an_ending_of_an_earlier_attempt_is_none_of_this_one(tmp_path: Path) -> 
     assert follow.exit_code(attempt, folder, before) == 8
 
 
+@pytest.mark.slow
 def test_stop_frees_the_pods_of_a_job_in_any_state(
     server: ApiServer, call: Call, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +344,7 @@ def test_refusals_say_why(server: ApiServer, call: Call, file: Path, tmp_path: P
     assert not server.objects[JOBS]
 
 
+@pytest.mark.slow
 def test_unknown_names_and_a_wrong_token(
     server: ApiServer, call: Call, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_core_kinds_are_valid(version: str) -> None:
         assert count > 10, name
 
 
+@pytest.mark.slow
 def test_core_validator_refuses_a_typo() -> None:
     import kubernetes_validate
 
@@ -60,6 +61,7 @@ def test_core_validator_refuses_a_typo() -> None:
         kubernetes_validate.validate(wrong, "1.34.0", strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CRDS.exists(), reason="the CRDs of KubeRay and Kueue are not beside this checkout")
 def test_kueue_kinds_obey_their_crds() -> None:
     found = [d for d in overlay("with-kueue") if d["kind"] in PLACES]
@@ -70,6 +72,7 @@ def test_kueue_kinds_obey_their_crds() -> None:
         assert schema_errors({**queue, "spec": {**queue["spec"], **wrong}}), wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_every_pod_is_restricted(name: str) -> None:
     pods = [d for d in overlay(name) if list(templates(d))]

@@ -52,6 +52,7 @@ SPARE = {("rayclusters", "get"), ("events", "get"), ("services", "list")}
 """get beside list: `kubectl get KIND NAME`."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kind", *TEAMS])
 def test_roles_cover_the_commands_of_the_readme_and_nothing_else(name: str) -> None:
     text = (K8S / "README.md").read_text()
@@ -106,6 +107,7 @@ def test_a_team_is_one_patch() -> None:
     assert (len(text["patches"]), text["resources"]) == (1, ["../../base/team"])
 
 
+@pytest.mark.slow
 def test_dashboards_and_alerts_ask_for_metrics_that_there_are() -> None:
     known = set(re.findall(r"ray_\w+", Path(panels.__file__).read_text())) | {"ray_node_mem_used"}
     told = re.findall(r"ray_geosweep_\w+", ours.__doc__ or "")
@@ -152,6 +154,7 @@ def key_of(secret: str) -> dict[str, Any]:
     return {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": "a"}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.rayjob.yaml")), ids=lambda p: p.name)
 def test_the_policy_admits_what_is_rendered(path: Path) -> None:
     job = job_of(path.read_text())
@@ -203,6 +206,7 @@ def test_the_policy_refuses(change: Any, word: str) -> None:
     assert CLUSTER
 
 
+@pytest.mark.slow
 def test_the_policy_is_bound_to_the_namespaces_of_teams() -> None:
     bindings = of_kind("guarded", "ValidatingAdmissionPolicyBinding")
     policies = of_kind("guarded", "ValidatingAdmissionPolicy")

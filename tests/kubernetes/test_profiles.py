@@ -193,6 +193,7 @@ def kubeconfig(path: Path, namespace: str | None) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_namespace_is_the_flag_then_the_profile_then_the_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

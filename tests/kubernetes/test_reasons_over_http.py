@@ -45,6 +45,7 @@ def entered(place: dict[str, Any], found: Mapping[str, Any] | None, **labels: st
     place[name] = held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", KINDS)
 def test_status_and_logs_say_why_nothing_runs(server: ApiServer, call: Callable[..., Called], case: str) -> None:
     seen, words = CASES[case]

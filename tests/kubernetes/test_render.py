@@ -69,6 +69,7 @@ def test_the_quickstart_example_is_the_quickstart() -> None:
     assert bundled.partition("\n")[2] == (EXAMPLES / "quickstart.sweep.yaml").read_text()  # but for its editor line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", GOLDEN)
 @with_crds
 def test_golden_obeys_the_crds(golden: str) -> None:
@@ -135,6 +136,7 @@ def test_the_name_follows_the_definition_and_the_config_map_the_text() -> None:
     assert yaml.safe_load_all(one).__next__()["metadata"] != yaml.safe_load_all(commented).__next__()["metadata"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "options", "word"),
     [
@@ -216,6 +218,7 @@ def test_every_shipped_sweep_renders(path: Path, root: str, described: Path, mon
         assert ("/runs" in [m["mountPath"] for m in box["volumeMounts"]]) == bool(mounted)
 
 
+@pytest.mark.slow
 def test_data_of_this_machine_are_refused(tmp_path: Path) -> None:
     canonical.raw_images(tmp_path / "set", {"train": 300, "test": 9}, shape=(3, 32, 32))
     text = sweep().replace("name: digits, model: mlp", f"name: images, data: {tmp_path}/set, model: resnet18")
@@ -227,6 +230,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return fresh("k8s", "render", *arguments, cwd=REPOSITORY)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     def render_(*words: str) -> Called:
         return called(monkeypatch, capfd, "k8s", "render", *words)

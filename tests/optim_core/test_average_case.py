@@ -195,6 +195,7 @@ def test_a8_with_a_gap(alpha: float, beta: float) -> None:
     assert factor == pytest.approx(found.contraction * 2 ** (-found.power / 100), rel=1e-5 if beta < 0 else 2e-3)
 
 
+@pytest.mark.slow
 def test_exponents_at_edges_that_do_not_meet() -> None:
     """Inflated and wrong edges: contraction and power against 900 steps of each method."""
     u, w = nodes(1200, -0.5, 0.5)

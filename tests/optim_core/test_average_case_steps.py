@@ -65,6 +65,7 @@ def test_fifty_steps_equal_the_matrix_polynomial(name: str, values: dict[str, An
         assert (found[-1] - x).abs().max() < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, values", METHODS)
 def test_a10_translation_and_scale(name: str, values: dict[str, Any]) -> None:
     H, start = dense()
@@ -191,6 +192,7 @@ def test_restarts_on_a_loss_that_is_not_quadratic(restart: str) -> None:
     assert float(model().detach()) < 1e-6
 
 
+@pytest.mark.slow
 def test_refreshing_smoothness_rescues_a_bound_that_is_too_small() -> None:
     H, start = dense()
     optimizer = optim_core.build(

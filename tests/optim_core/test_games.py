@@ -75,6 +75,7 @@ def test_each_player_has_its_own_settings() -> None:
     assert torch.allclose(game.point() - solution, error[:10], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_descent_diverges_and_alternation_cycles_on_bilinear_games() -> None:
     """G1, dynamics."""
     game = Game(bilinear(), 20)
@@ -121,6 +122,7 @@ def test_chebyshev_coefficients_keep_their_promise_at_every_step() -> None:
         assert float(game.point().norm()) / start <= 2 * rate**k / (1 + rate ** (2 * k)) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_outside_its_shape_a_method_warns_and_hamiltonian_converges() -> None:
     """G8: on J = I bilinear_optimal climbs; weights stay finite to the end, and the warning comes once."""
     game = Game(torch.eye(6, dtype=F64), 3)
@@ -305,6 +307,7 @@ def test_bad_values_are_refused(name: str, values: dict[str, float], words: str)
         play(name, random_game(), **values)
 
 
+@pytest.mark.slow
 def test_restart_drops_the_momentum_when_the_field_grows() -> None:
     """Momentum that diverges by itself is tamed; without restart it is not."""
 

@@ -144,6 +144,7 @@ def test_kronecker_attains_the_exact_step_of_a_linear_layer() -> None:
     assert minimise(A, [g])[1] - least <= 1e-10
 
 
+@pytest.mark.slow
 def test_many_gradients_determine_the_inverse_curvature_and_one_does_not() -> None:
     """T16."""
     A, gs, inverse = linear_problem(grads=30)

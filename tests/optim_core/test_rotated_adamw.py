@@ -68,6 +68,7 @@ def test_sgd_does_not_move_under_refreshed_bases_when_its_momentum_moves_too(kin
     check_sgd_does_not_move(kind, rotation_refresh=10, rotation_transport="mv", rotation_update=update)
 
 
+@pytest.mark.slow
 def test_momentum_that_is_carried_into_another_basis_is_noticed() -> None:
     with pytest.raises(AssertionError):
         check_sgd_does_not_move("svd", rotation_refresh=10, rotation_transport="carry")
@@ -122,6 +123,7 @@ def test_rotated_bases_resume_bit_for_bit(name: str, kind: str) -> None:
     optimizer_contract.check_learning_rate_zero_moves_nothing(build)
 
 
+@pytest.mark.slow
 def test_adam_is_not_equivariant_but_for_signed_permutations() -> None:
     class Flips(Rotation):
         """x -> s * x reversed: a signed permutation inside each tensor."""

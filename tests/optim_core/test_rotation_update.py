@@ -45,6 +45,7 @@ def digits(name: str, seed: int, **values: Any) -> float:
         return float(nn.functional.cross_entropy(model(inputs), classes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refresh", [1, 10])
 @pytest.mark.parametrize("longest", [4, 10000])
 def test_adamw_in_the_basis_of_soap_is_soap(refresh: int, longest: int) -> None:

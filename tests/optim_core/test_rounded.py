@@ -51,6 +51,7 @@ def second_moments(steps: int, **values: Any) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 def test_an_average_moves_by_less_than_a_unit_at_a_time() -> None:
     """Rounded to nearest v would stop where (1 - beta2) (1 - v) is half a unit of v."""
     wanted = second_moments(1500)

@@ -40,6 +40,7 @@ def dense_hessian(seen: Subject) -> Tensor:
     return torch.autograd.functional.hessian(mean_loss, torch.cat([p.detach().reshape(-1) for p in weights.values()]))
 
 
+@pytest.mark.slow
 def test_eigenvalue_and_trace_are_those_of_the_dense_hessian() -> None:
     seen = subject()
     params, product, dense = list(seen.model.parameters()), hessian_product(seen), dense_hessian(seen)

@@ -14,6 +14,7 @@ from tests.contracts.optimizer_contract import Run, equal
 from tests.golden.agreement.matrices.problem import Tensors, draw
 
 
+@pytest.mark.slow
 def test_kron_factors_find_the_inverse_root_of_a_kronecker_covariance() -> None:
     """Q^T Q -> C^(-1/2): gradients that it multiplies are white in the mean (Li 2018, eq. 9)."""
     left, right = draw((3, 3), 1) + 2 * torch.eye(3).double(), draw((4, 4), 2) + 3 * torch.eye(4).double()

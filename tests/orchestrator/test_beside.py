@@ -43,6 +43,7 @@ import trainables, task_of_here
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["-m geosweep list --root runs", "-c the-worker"])
 def test_a_folder_hides_nothing_that_is_installed(how: str, tmp_path: Path) -> None:
     """Python itself puts the current folder first for -m and -c."""

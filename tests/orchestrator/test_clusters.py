@@ -117,6 +117,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         yield request.param(tmp_path, ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", CLUSTERS, indirect=True)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_a_cluster_keeps_the_contract(world: contract.World, check: Callable[[contract.World], None]) -> None:

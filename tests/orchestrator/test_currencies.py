@@ -95,6 +95,7 @@ def test_a_slow_winner_turns(original: SweepFolder, tmp_path: Path) -> None:
     assert "; at equal seconds: inconclusive (" in sentence(turned, halved.metric)
 
 
+@pytest.mark.slow
 def test_the_first_evaluation_bounds_what_can_be_said(original: SweepFolder, tmp_path: Path) -> None:
     evidence = swept(original, tmp_path, {"sgd": 2.0, "adamw": 2.0})
     curve = evidence.curves[evidence.curves["name"] == "loss/val"].sort_values("seconds")

@@ -61,6 +61,7 @@ def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path:
         assert not list(folder.path.glob("**/.*.json.*"))
 
 
+@pytest.mark.slow
 def test_a_half_written_line_of_the_journal_is_cut_off_and_a_dead_drivers_lock_is_gone(tmp_path: Path) -> None:
     text = sweep_text(trials=2, confirm=1)
     definition = sweep_file.loads(text, "test.yaml")

@@ -52,6 +52,7 @@ def test_a_stand_in_is_no_better_than_the_worst(goal: Goal, expected: list[float
     assert goal.demoted([1.0, 9.0], [False, False]) == [1.0, 9.0]
 
 
+@pytest.mark.slow
 def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
     definition = sweep_file.loads(TEXT, "flattered.yaml")
     folder = runner.open_folder(definition, TEXT, tmp_path, {})

@@ -51,6 +51,7 @@ def test_packed_trials_are_those_alone(make: Callable[[], Executor], tmp_path: P
     contract.check_packed_trials_are_those_alone(make, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [*EXECUTORS[:2], pytest.param(ray, id="ray", marks=pytest.mark.long)])
 def test_an_asked_stop_drains(make: Callable[[], Executor], tmp_path: Path) -> None:
     contract.check_an_asked_stop_drains(make, tmp_path)

@@ -200,6 +200,7 @@ def test_what_a_look_has_settled_stays_settled(extend: Call, runs: Path, done: P
     assert asked_else[0]["verdict"] == "inconclusive", "another question than the one that was settled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--studies", "-1"), ("--studies", "0"), ("--trials", "many")])
 def test_usage(extend: Call, words: tuple[str, ...]) -> None:
     assert extend("extend", "two", *words).code == 2

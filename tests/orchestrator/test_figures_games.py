@@ -10,6 +10,7 @@ import pytest
 from orchestrator.compare.figures.games import Curve, Image, Spectrum, convergence_figure, shapes_figure
 
 
+@pytest.mark.slow
 def test_a_panel_for_every_method_within_its_circle() -> None:
     z = np.array([0.5 + 0.5j, 0.5 - 0.5j])
     images = [
@@ -28,6 +29,7 @@ def test_a_panel_for_every_method_within_its_circle() -> None:
     figure.savefig(io.BytesIO(), format="png")
 
 
+@pytest.mark.slow
 def test_the_slope_of_theory_passes_through_the_measured_curve() -> None:
     x = [float(i) for i in range(50)]
     exact = [0.9**i for i in x]

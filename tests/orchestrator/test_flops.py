@@ -45,6 +45,7 @@ def test_passes_are_counted(optimizer: str, gradients: int) -> None:
     assert set(counts) == {gradients * GRADIENT + LAYER}
 
 
+@pytest.mark.slow
 def test_the_algebra_of_the_optimizer_is_counted() -> None:
     """Muon's five iterations X <- a X + (b A + c A^2) X, A = X X^T, of the matrices [m, n], m <= n, but the head's."""
     first, *further = [a * b for a, b in itertools.pairwise(WIDTHS)]
@@ -101,6 +102,7 @@ def test_tables_and_documents_hold_three_currencies(tmp_path: Path, seeds: str) 
     assert {row["FLOPs / trial"] for row in tables.arms(older)} == {"-"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_counted_is_left_out(tmp_path: Path) -> None:
     folder = swept(tmp_path, sweep_text(trials=1, confirm=6, method="random"))
     trial = next(t for t in results.ended_trials(folder) if t.job.stage is Stage.CONFIRM)

@@ -221,6 +221,7 @@ def test_optunahub_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPa
         sweep_file.loads(text(name="optunahub/samplers/half", registry="registry"))
 
 
+@pytest.mark.slow
 def test_a_package_of_a_local_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaded by optunahub's own call: a clone of the registry, or its folder of packages."""
     monkeypatch.chdir(tmp_path)

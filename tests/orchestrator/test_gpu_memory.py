@@ -137,6 +137,7 @@ def test_plan_takes_a_few_steps_and_says_what_memory_they_took(call: Any, tmp_pa
     assert "GiB of memory on top of this command's own" in call("plan", file, "--probe").out
 
 
+@pytest.mark.slow
 def test_plan_says_what_does_not_fit_and_how_many_pieces_do(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "large.yaml")
     given = yaml.safe_load(Path(file).read_text())

@@ -50,6 +50,7 @@ class Mine(Fit):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [LOADING, ENDING], ids=["loads", "ends because of another"])
 def test_while_the_command(program: str, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -63,6 +64,7 @@ def test_while_the_command(program: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
+@pytest.mark.slow
 def test_before_the_first_trial_and_after_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "interrupted_task.py").write_text(MINE)
     file = tmp_path / "fit.yaml"

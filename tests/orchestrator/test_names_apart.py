@@ -84,6 +84,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     return Evidence(folder)
 
 
+@pytest.mark.slow
 def test_a_hyperparameter_keeps_its_values(evidence: Evidence, tmp_path: Path) -> None:
     frame = evidence.configurations["odd"]
     tried = {t.job.configuration: t.job.values for t in results.ended_trials(evidence.folder) if t.job.arm == "odd"}

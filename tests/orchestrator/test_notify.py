@@ -107,6 +107,7 @@ def test_an_address_that_is_none_ends_no_thread_and_is_not_shown(address: str, m
     assert SECRET not in " ".join(said)
 
 
+@pytest.mark.slow
 def test_a_variable_that_holds_no_address_is_said_and_not_shown(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_variable_that_holds_no_address_is_said_and_not_shown(
     assert SECRET not in refused.err
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_harms_nothing(
     call: Any, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +134,7 @@ def test_a_server_that_refuses_harms_nothing(
     assert len(server.got) == 1
 
 
+@pytest.mark.slow
 def test_nobody_there_harms_nothing(call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.tracking.notify.PAUSE_S", 0.01)
     done = run(call, tmp_path, "--notify", "http://127.0.0.1:9/secret", "--no-tracking", trials=1, confirm=1)

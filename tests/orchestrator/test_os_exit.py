@@ -34,6 +34,7 @@ with exits_raise():
 """
 
 
+@pytest.mark.slow
 def test_a_trial_fails_and_the_command_says_so(tmp_path: Path) -> None:
     (tmp_path / "ending_task.py").write_text(MINE)
     text = sweep_text(trials=1, confirm=1, per_trial=8).replace("tests.tasks:Fit", "ending_task:Mine")
@@ -45,6 +46,7 @@ def test_a_trial_fails_and_the_command_says_so(tmp_path: Path) -> None:
     assert "ending_task.py" in said
 
 
+@pytest.mark.slow
 def test_a_module_that_ends_the_process_is_not_valid(tmp_path: Path) -> None:
     (tmp_path / "gone_task.py").write_text("import os\nos._exit(0)\n")
     text = sweep_text(trials=1, confirm=1, per_trial=8).replace("tests.tasks:Fit", "gone_task:Mine")

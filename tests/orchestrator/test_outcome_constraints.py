@@ -195,6 +195,7 @@ def test_an_arm_that_finds_something_in_some_studies_only_is_not_compared(limit:
     assert any("adamw: stud" in said and "none to confirm" in said for said in results.infeasible(folder))
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_trial_measured_is_named(plain: SweepFolder, tmp_path: Path) -> None:
     shutil.copytree(plain.path, tmp_path / plain.sweep_id)
     folder = replace(plain, root=tmp_path)

@@ -136,6 +136,7 @@ def test_secrets_are_not_noted() -> None:
     assert found.load().overrides == (words[0], "tracking.mlflow=https://***@host/path")
 
 
+@pytest.mark.slow
 def test_verbs_take_overrides(call: Any, tmp_path: Path) -> None:
     (tmp_path / "asked.yaml").write_text(TEXT)
     file, word = str(tmp_path / "asked.yaml"), "budget.trials_per_arm=4"

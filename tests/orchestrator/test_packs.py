@@ -87,6 +87,7 @@ def sizes(folder: SweepFolder) -> set[float]:
     return {t.result.metrics.get("cost/pack", 1.0) for t in results.ended_trials(folder)}
 
 
+@pytest.mark.slow
 def test_packed_trials_are_the_trials_alone(tmp_path: Path, alone: SweepFolder) -> None:
     """Two arms, learning rates far apart, some of which diverge; tune and confirm stage."""
     packed = swept(tmp_path, text_of(4))
@@ -117,6 +118,7 @@ class Stop:
     def on_end(self, job: Any, result: Any) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_pack_that_is_stopped_goes_on_in_others(tmp_path: Path, alone: SweepFolder) -> None:
     """Checkpoints of a pack of four are taken up by packs of three: the same sweep, since its id is the same."""
     slow = text_of(4, pause_s=0.012)
@@ -128,6 +130,7 @@ def test_a_pack_that_is_stopped_goes_on_in_others(tmp_path: Path, alone: SweepFo
     assert_alike(again, alone)
 
 
+@pytest.mark.slow
 def test_trials_are_stopped_early_one_by_one(tmp_path: Path, alone: SweepFolder) -> None:
     asha = "early_terminate: {type: asha, eta: 2, min_budget: 25%}"
     packed = swept(tmp_path, text_of(6, extra=asha))
@@ -145,6 +148,7 @@ def test_trials_are_stopped_early_one_by_one(tmp_path: Path, alone: SweepFolder)
                 assert p.metrics["loss/val"] == pytest.approx(q.metrics["loss/val"], rel=TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")
 def test_what_goes_wrong_in_a_pack_is_sorted_out_alone(tmp_path: Path) -> None:
     """A batch that cannot be read stops all at once; the trial whose batch it is fails, the others do not."""
@@ -155,6 +159,7 @@ def test_what_goes_wrong_in_a_pack_is_sorted_out_alone(tmp_path: Path) -> None:
     assert failed == {t.trial_id for t in results.ended_trials(packed) if t.job.seed == 1000}
 
 
+@pytest.mark.slow
 def test_a_pack_that_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
     task = '"tests.orchestrator.test_packs:Crowded"'
     text = text_of(4, task, trials=4, confirm=0).replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", "")
@@ -164,6 +169,7 @@ def test_a_pack_that_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
     assert max(sizes(packed)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*trials could not be stepped together")
 def test_trials_of_a_pack_that_do_not_fit_alone_do_not_all_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = '"tests.orchestrator.test_packs:Crowded"'

@@ -32,6 +32,7 @@ def drawn(sweep_id: str, search: tuple[int, int], parts: Components, *, studies:
     return Earlier(sweep_id=sweep_id, search=search, differences=[list(pair) for pair in values])
 
 
+@pytest.mark.slow
 def test_noise_comes_from_the_likest_sweeps_and_says_what_it_assumes() -> None:
     mine, other, seeds = Components(within=4.0, between=1.0), Components(within=1.0, between=3.0), (6, 1)
     alike = drawn("alike-1", seeds, mine, studies=8, confirm=3)

@@ -54,6 +54,7 @@ def test_numbers(p: Parameter, guess: float, confidence: str) -> None:
         assert drawn == pytest.approx((1 - share) * t + share * normal.cdf(t), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_values() -> None:
     p = Parameter(name="v", kind="categorical", values=("x", 1, True), prior=True, prior_confidence="medium")
     counts = {repr(v): sum(repr(value_at(p, u)) == repr(v) for u in GRID) / len(GRID) for v in p.values}

@@ -63,6 +63,7 @@ def test_compare_says_what_is_proved(say: Verb) -> None:
     assert document["arms"]["short"]["grad_evals"] is None  # nobody counted
 
 
+@pytest.mark.slow
 def test_the_report_says_it_too(say: Verb, sweep: SweepFolder) -> None:
     assert say("report", "--no-tracking").code == 0
     page = (sweep.path / "report" / "report.html").read_text()
@@ -167,6 +168,7 @@ def test_names_of_our_sections_are_a_scripts_own(
         assert called(monkeypatch, capfd, *verb).code in (0, 6)
 
 
+@pytest.mark.slow
 def test_json_has_no_number_that_is_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ class Watching:
         return self.lines
 
 
+@pytest.mark.slow
 def test_the_total_stays_when_trials_end_early(tmp_path: Path) -> None:
     """Trials that diverge take fewer steps; what all may take is what was planned."""
     text = sweep_text(trials=4, method="random", max_lr=1e6)

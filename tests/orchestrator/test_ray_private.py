@@ -197,6 +197,7 @@ def private(tree: ast.AST) -> Iterator[str]:
             yield f"line {node.lineno}: '{node.value}'"
 
 
+@pytest.mark.slow
 def test_nothing_private_of_ray_is_used_elsewhere() -> None:
     files = [f for f in sorted((ROOT / "orchestrator").rglob("*.py")) if uses_ray(ast.parse(f.read_text()))]
     assert HOME in files

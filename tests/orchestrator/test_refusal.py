@@ -34,6 +34,7 @@ def on_fire(kind: str = "RuntimeError", line: int = 53, says: str = "the disk is
     return ON_FIRE.format(kind=kind, line=line, says=says)
 
 
+@pytest.mark.slow
 def test_given_up_and_not_tried_again(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml", method="random", trials=30, fail_at=5)
     first = call("run", file, "--executor", "debug", "--no-tracking")
@@ -134,6 +135,7 @@ def test_only_when_all_fail_alike(
     assert bool(abort.standing(definition, folder)) == given_up
 
 
+@pytest.mark.slow
 def test_an_earlier_success_counts_and_an_earlier_failure_does_not(sweep: tuple[Spec, SweepFolder]) -> None:
     definition, folder = sweep
     job = Job(
@@ -150,6 +152,7 @@ def test_an_earlier_success_counts_and_an_earlier_failure_does_not(sweep: tuple[
     assert not hear(alike, folder, FAIL)
 
 
+@pytest.mark.slow
 def test_the_note_holds_for_the_same_circumstances_only(sweep: tuple[Spec, SweepFolder]) -> None:
     definition, folder = sweep
     said = abort.refuse(definition, folder, "all trials failed alike")
@@ -158,6 +161,7 @@ def test_the_note_holds_for_the_same_circumstances_only(sweep: tuple[Spec, Sweep
     assert not abort.standing(replace(definition, max_failed=1), folder)
 
 
+@pytest.mark.slow
 def test_a_mended_module_is_another_circumstance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = tmp_path / "mendable_task.py"
     module.write_text("from tests.tasks import Fit as Task\n")

@@ -131,6 +131,7 @@ def test_constraints_say_what_is_not_tried() -> None:
     assert rehearse(sweep_file.loads(text, "FILE"), text) == ""
 
 
+@pytest.mark.slow
 def test_the_verbs(call: Callable[..., Called], tmp_path: Path) -> None:
     """`validate` and `run` refuse alike, before anything is there; a traceback only where it was asked for."""
     file = tmp_path / "fragile.yaml"

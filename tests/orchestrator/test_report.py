@@ -243,6 +243,7 @@ def test_a_tampered_sweep_gets_a_report_without_a_verdict(tmp_path: Path) -> Non
     assert "No verdict: the sweep was changed after the fact" in page
 
 
+@pytest.mark.slow
 def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
     a, b = (fabricated(tmp_path, name=n, trials=4, shift=s) for n, s in (("one", -0.2), ("two", -0.05)))
     document = across.answer([a, b])

@@ -49,6 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepFolder, run
     return run(tmp_path_factory.mktemp("finished"))
 
 
+@pytest.mark.slow
 def test_every_trial_once_and_told(finished: tuple[SweepFolder, runner.Outcome]) -> None:
     folder, outcome = finished
     assert outcome.state == "done"
@@ -121,6 +122,7 @@ def test_an_exception_fails_the_trial_alone(tmp_path: Path) -> None:
     assert document["state"] == "done"
 
 
+@pytest.mark.slow
 def test_a_failed_configuration_is_never_told_as_a_value(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, fail_at=5)
     states = [t.state.name for study in studies(folder).values() for t in study.trials]

@@ -60,6 +60,7 @@ def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
     assert answer(Evidence(folder)).exploratory == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file, change, reason",
     [
@@ -120,6 +121,7 @@ def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
     assert "analysis changed after the seal" in amended.exploratory[0]
 
 
+@pytest.mark.slow
 def test_another_definition_on_seeds_whose_results_are_known_is_stamped(tmp_path: Path) -> None:
     first = run(tmp_path)
 

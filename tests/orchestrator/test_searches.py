@@ -67,6 +67,7 @@ def test_children_and_lessons(method: str, store: str, tmp_path: Path) -> None:
     contract.check_a_child_is_added_once(opener(tmp_path / "b", method, store))
 
 
+@pytest.mark.slow
 @every_search
 def test_an_unknown_number_raises(method: str, store: str, tmp_path: Path) -> None:
     contract.check_an_unknown_number_raises(opener(tmp_path, method, store)())

@@ -128,12 +128,14 @@ def test_a_report_of_imported_runs_speaks_of_no_search(others: Evidence, tmp_pat
     assert tables.tuning(others)[0]["tunability early / uniform / peak"] == "-"
 
 
+@pytest.mark.slow
 def test_a_report_without_searches_has_no_section_of_them(tmp_path: Path) -> None:
     made = imported(tmp_path, rows())
     page = build(Evidence(made.folder), tmp_path / "report", vector=False).read_text()
     assert "Optimism gap" not in page
 
 
+@pytest.mark.slow
 def test_numbers_stand_in_columns_of_their_own(others: Evidence, tmp_path: Path) -> None:
     build(others, tmp_path, vector=False)
     document = answer(others)
@@ -169,6 +171,7 @@ def test_a_section_for_latex_holds_every_figure_and_balances(others: Evidence, t
     assert (tmp_path / "report.html").read_text().count("data:image/svg") == 0
 
 
+@pytest.mark.slow
 def test_vectors_are_as_wide_as_text_and_the_same_each_time(tmp_path: Path) -> None:
     found = []
     for name in ("one", "two"):
@@ -183,6 +186,7 @@ def test_vectors_are_as_wide_as_text_and_the_same_each_time(tmp_path: Path) -> N
     assert b"/Type3" not in found[0][1]
 
 
+@pytest.mark.slow
 def test_a_report_says_which_intervals_were_cut(tmp_path: Path) -> None:
     lines = ["optimizer,seed,accuracy", *(f"{arm},{s},{0.2 if s == 3 else 1.0}" for arm in "ab" for s in range(6))]
     evidence = Evidence(imported(tmp_path, lines).folder)

@@ -199,6 +199,7 @@ def test_a_huge_range_is_drawn_from_and_not_listed() -> None:
         grid(many)
 
 
+@pytest.mark.slow
 def test_a_narrow_constraint_is_searched_for() -> None:
     """About one point of 500 obeys it."""
     text = TEXT_OF_ONE.format("{min: 0.0, max: 1.0}") + "constraints: ['lr < 0.002']\n"

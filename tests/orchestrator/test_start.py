@@ -34,6 +34,7 @@ print([m for m in ("torch", "mlflow", "optuna", "ray") if m in sys.modules])
     assert out.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_list_of_verbs_does_without_numpy() -> None:
     code = """
 import sys
@@ -73,6 +74,7 @@ command()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 def test_a_command_ends_with_its_code_after_what_is_to_run_at_exit(before: bool, tmp_path: Path) -> None:
     words = ["status", "--root", str(tmp_path / "none"), "before" if before else ""]

@@ -45,6 +45,7 @@ def test_a_store_keeps_the_contract(
     check(f"{place}/{check.__name__}", use)
 
 
+@pytest.mark.slow
 def test_files_come_and_go_while_they_are_looked_at(tmp_path: Path) -> None:
     """Of a script's empty log, looked at while the script ends, nothing is raised."""
     (tmp_path / "below").mkdir()

@@ -105,6 +105,7 @@ def test_each_part_of_a_configuration_reaches_its_own(folder: SweepFolder) -> No
     assert seal.verify(folder)["problems"] == []
 
 
+@pytest.mark.slow
 def test_tables_hold_them_as_json(folder: SweepFolder) -> None:
     rows = parquet.trials_table(folder).to_pylist()
     adam = [json.loads(row["parameters"]) for row in rows if row["arm"] == "adam"]
@@ -113,6 +114,7 @@ def test_tables_hold_them_as_json(folder: SweepFolder) -> None:
     assert all(p.keys() > NAMES for p in adam)
 
 
+@pytest.mark.slow
 def test_methods_are_compared_each_with_the_task_that_it_chose(folder: SweepFolder) -> None:
     document = answer.answer(Evidence(folder))
     (pair,) = document.pairs
@@ -258,6 +260,7 @@ def test_mlflow_has_them_under_their_dotted_names(tmp_path: Path) -> None:
             assert json.loads(own.data.params["betas"]) == t.job.values["betas"]
 
 
+@pytest.mark.slow
 def test_a_ramp_is_followed_within_a_trial(tmp_path: Path) -> None:
     """The radius rises from 0 with the share of the budget; a resumed trial is where it was."""
     made = run(tmp_path, seeds={"tune": 1, "confirm": 1}, budget={"per_trial": 40, "trials_per_arm": 1})

@@ -127,6 +127,7 @@ def test_commands_name_the_root_unless_it_is_the_usual_one(root: str, said: str)
     )
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command_in_ascii_too() -> None:
     variables = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
     done = subprocess.run(

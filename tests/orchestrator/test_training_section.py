@@ -78,6 +78,7 @@ def test_one_process_for_each_gpu(resources: dict[str, Any], processes: int) -> 
     assert resolved(resources=resources).resources.processes == processes
 
 
+@pytest.mark.slow
 def test_a_trial_is_trained_as_the_file_says(tmp_path: Path) -> None:
     """Clipping to nearly nothing leaves the weights, and so the loss, where they were; facts of the task are kept."""
     losses = {}

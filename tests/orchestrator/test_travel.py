@@ -159,6 +159,7 @@ def test_a_key_in_a_file_is_refused_by_its_place(project: Path) -> None:
         parcel(project)
 
 
+@pytest.mark.slow
 def test_links(project: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("not mine")
     (project / "sub").mkdir()
@@ -295,6 +296,7 @@ def test_an_archive_arrives(project: Path, tmp_path: Path, monkeypatch: pytest.M
         arrival.arrive(str(other))
 
 
+@pytest.mark.slow
 def test_on_kubernetes_it_goes_in_a_config_map(project: Path) -> None:
     packages = {"requirements": ["einops==0.8.1"], "image": "registry.example.com/me/own:1"}
     (project / "sweep.yaml").write_text(text(environment=packages))

@@ -95,6 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     return made
 
 
+@pytest.mark.slow
 def test_the_columns_of_a_sweep(folder: SweepFolder) -> None:
     table = pq.read_table(folder.results / "trials.parquet")
     assert {f.name: str(f.type) for f in table.schema if f.name.startswith("param.")} == {

@@ -78,6 +78,7 @@ def test_a_server_is_not_started_and_its_address_is_whole(
     assert "searchFilter=params.rotation%20%3D%20%27output%27" in matching
 
 
+@pytest.mark.slow
 def test_the_parent_says_the_verdict_of_today(made: SweepFolder) -> None:
     """It is told once, taken back when training goes on, and told again."""
     assert told.tell(made) == ""

@@ -86,6 +86,7 @@ def test_equal_steps_give_the_dearer_optimizer_more_gradients(tmp_path: Path, st
     assert (rows["sgd"]["grad_evals_per_trial"], rows["sam"]["grad_evals_per_trial"]) == (8, 16)
 
 
+@pytest.mark.slow
 def test_arms_that_took_other_steps_are_not_compared(tmp_path: Path) -> None:
     evidence = Evidence(run(tmp_path, text_of("steps", 8)))
     evidence.trials.loc[evidence.trials["arm"] == "sam", "cost/steps"] = 7.0
@@ -93,6 +94,7 @@ def test_arms_that_took_other_steps_are_not_compared(tmp_path: Path) -> None:
         answer(evidence)
 
 
+@pytest.mark.slow
 def test_a_limit_in_gradients_counts_what_each_arm_costs(tmp_path: Path) -> None:
     """24 a round of the search and 6 x 24 in reserve: 168 lets one of two rounds begin."""
     folder = run_limited(tmp_path, text_of("steps", 8, limit=", grad_evals: 168"))
@@ -121,6 +123,7 @@ def test_tokens_are_batches(tmp_path: Path) -> None:
     assert sealed["content"]["tokens_per_batch"] == 16
 
 
+@pytest.mark.slow
 def test_bundled_tasks_count_what_their_batches_hold() -> None:
     import trainables
 
@@ -265,6 +268,7 @@ def test_a_budget_in_words(budget: dict[str, Any], counted: str, said: str) -> N
     assert currency.spoken(budget, counted) == said
 
 
+@pytest.mark.slow
 def test_a_poor_calibration_excuses_no_unequal_seconds(tmp_path: Path) -> None:
     text = text_of("seconds", 30)
     definition = sweep_file.loads(text, "test.yaml")
@@ -278,6 +282,7 @@ def test_a_poor_calibration_excuses_no_unequal_seconds(tmp_path: Path) -> None:
         answer(evidence)
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_seconds_are_worth(tmp_path: Path) -> None:
     text = text_of("seconds", 30)
     definition = sweep_file.loads(text, "test.yaml")

@@ -66,6 +66,7 @@ def test_models_have_the_published_size(case: tuple[str, int, int]) -> None:
     assert sum(p.numel() for p in model.parameters()) == PUBLISHED[case]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, side", [("resnet18", 32), ("resnet50", 96), ("vgg16_bn", 32), ("vit_ti", 32)])
 def test_models_map_images_to_classes(name: str, side: int) -> None:
     model = IMAGES[name](Inputs(classes=7, channels=3, side=side))
@@ -78,6 +79,7 @@ def test_wide_network_maps_images_to_classes() -> None:
     assert WideResNet(7, 3, depth=10, factor=1)(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, noise", [("raw", 0.3), ("split", 0.0), ("encoded", 0.0)])
 def test_contract(place: Path, name: str, noise: float) -> None:
     task_contract.check(lambda: build(place, name, noise=noise, size=8, workers=1), without_test=name != "raw")
@@ -135,6 +137,7 @@ def test_refresh_batches_have_the_noisy_labels_of_the_seed(place: Path) -> None:
     assert rows != task._where(3, 0)[0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, values", [("raw", {"cutout": 3, "noise": 0.2}), ("encoded", {"crop": "resized", "size": 8})]
 )
@@ -168,6 +171,7 @@ def test_label_smoothing_is_in_training_alone(place: Path) -> None:
     assert float(build(place, label_smoothing=0.0).loss(logits, labels)) == pytest.approx(0)
 
 
+@pytest.mark.slow
 def test_training_learns_and_resumes_bit_for_bit(place: Path, tmp_path: Path) -> None:
     def start(workers: int) -> Training:
         task = Light(data=str(place / "raw"), batch_size=16, workers=workers, preset="cifar", cutout=2)

@@ -87,6 +87,7 @@ def test_sam_may_begin_after_a_share_of_the_budget() -> None:
     assert not same(late, plain)
 
 
+@pytest.mark.slow
 def test_a_refresh_interval_that_grows_and_a_resumed_run() -> None:
     ramp = {"schedule": "linear", "start": 2, "end": 40}
     run = training("llqr", 150, refresh_interval=ramp, inner_steps=2)

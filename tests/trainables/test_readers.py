@@ -91,6 +91,7 @@ def readers() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("geosweep-reader") and t.ident not in OTHERS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["raw", "encoded", "text"])
 def test_batches_have_the_same_bits_with_any_number_of_readers(place: Path, name: str) -> None:
     """Over the ends of epochs, out of order, and from the middle on as after a resume."""
@@ -170,6 +171,7 @@ def trained(file: dict[str, Any], root: Path) -> Any:
     return folder, {t.trial_id: t.result for t in results.ended_trials(folder)}
 
 
+@pytest.mark.slow
 def test_a_sweeps_readers_end_with_its_trials_and_leave_no_trace_in_results(place: Path, tmp_path: Path) -> None:
     text = {"name": "tokens", "data": str(place / "text"), "model": "gpt_nano", "context": 8, "batch_size": 4}
     folder, ahead = trained({**SWEEP, "task": text}, tmp_path / "ahead")

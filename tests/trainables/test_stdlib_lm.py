@@ -47,6 +47,7 @@ def test_bytes_above_127_become_127(tmp_path: Path) -> None:
     assert "".join(found.splits.values()) == "\x7f\x7f"
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_large_and_split_by_file() -> None:
     sizes = {name: len(text) for name, text in corpus().splits.items()}
     assert sum(sizes.values()) > 5_000_000
@@ -54,6 +55,7 @@ def test_the_standard_library_is_large_and_split_by_file() -> None:
     assert min(sizes.values()) > 100_000
 
 
+@pytest.mark.slow
 def test_under_a_megabyte_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
     corpus.cache_clear()
@@ -67,6 +69,7 @@ def test_under_a_megabyte_is_an_error(tmp_path: Path, monkeypatch: pytest.Monkey
         corpus.cache_clear()
 
 
+@pytest.mark.slow
 def test_words_are_spelt_in_bytes_or_have_a_token_and_nothing_is_lost() -> None:
     text = corpus().splits["val"][:200_000]
     words = vocabulary_of(text, 600)

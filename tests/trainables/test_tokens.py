@@ -112,6 +112,7 @@ def test_a_missing_validation_split_is_the_end_of_the_text(place: Path) -> None:
     assert task._lengths["val"] == (320, 400)
 
 
+@pytest.mark.slow
 def test_training_learns(place: Path) -> None:
     """The text is periodic: the next token follows from this one."""
     task = build(place, batch_size=8)

@@ -61,6 +61,7 @@ def test_the_unit_of_several_studies_is_the_study() -> None:
     assert notes(document) == []
 
 
+@pytest.mark.slow
 def test_one_search_an_arm_says_nothing_about_methods() -> None:
     """V8: whatever is asked, and however many confirm seeds there are."""
     t = table({"sgd": 0.8, "sam": 0.9}, studies=1, confirm=12)

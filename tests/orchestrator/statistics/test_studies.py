@@ -20,6 +20,7 @@ def drawn(
     return effect + search + rng.normal(size=(repeats, studies_, confirm)) * math.sqrt(found.within)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("within", "between"), [(1.0, 1.0), (0.5, 2.0), (4.0, 3.0)])
 def test_components_are_found(within: float, between: float) -> None:
     """V4: R 8, m 3, 2 000 draws, mean within 3 %."""
@@ -29,6 +30,7 @@ def test_components_are_found(within: float, between: float) -> None:
     assert np.mean([c.between for c in found if c]) == pytest.approx(between, rel=0.03)
 
 
+@pytest.mark.slow
 def test_components_of_ragged_studies_are_found() -> None:
     d = drawn(np.random.default_rng(9), Components(within=1.0, between=1.0), repeats=3000, studies_=8, confirm=4)
     kept = [1, 4, 2, 3, 4, 1, 2, 4]

@@ -22,6 +22,7 @@ def test_identical_arms_of_several_studies_are_rarely_settled(arm: str, design: 
     assert found.covered >= 0.93
 
 
+@pytest.mark.slow
 def test_one_study_settles_identical_arms_and_more_confirm_seeds_make_it_worse() -> None:
     """Why a verdict of one search is about configurations: what a sentence calls 'about 3 of 10 sweeps'."""
     few, many = (designs.outcome("sgd", "sgd", design, REPEATS, seed=1) for design in designs.NULL[:2])
@@ -41,6 +42,7 @@ def test_intervals_cover_a_true_difference(design: Design) -> None:
     assert found.covered >= (0.93 if design.configurations >= 6 else 0.92) - 2 * math.sqrt(0.07 * 0.93 / REPEATS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arms", [("sgd", "sgd"), ("sam", "sam"), ("sgd", "sam")])
 def test_power_from_components_is_cautious_about_heavy_tails(arms: tuple[str, str]) -> None:
     """At a true power of 0.7 to 0.85 it promises less than it keeps; at 0.95 at most six points more."""

@@ -111,6 +111,7 @@ class TestAugmentation:
         assert torch.allclose(augment.normalise(images, *augment.scales(mean, std)).double(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_random_windows_keep_their_promises() -> None:
     areas, ratios = [], []
     for row in range(2000):
