@@ -19,7 +19,7 @@ from orchestrator.definition.states import Goal, Stage, State, SweepState
 from orchestrator.protocol import feasible, seal
 from orchestrator.storage import ending
 from orchestrator.storage.errors import NotFound
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder, read_json, reading
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial import noticed
 from orchestrator.trial.counted import counted
@@ -309,13 +309,16 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> dict[str, Any]:
         arms[one.job.arm][names[one.result.state]] += 1
         confirmed[one.job.arm, one.study] += one.job.stage is Stage.CONFIRM
     outcome = SweepOutcome.read(folder)
-    waiting: dict[str, Any] | None = read_json(folder.waiting) if held or outcome else None
+    noted = read_json(folder.waiting) if held or outcome else None
+    with reading(folder.waiting):
+        rows = {arm: (row["trials"], row.get("paused", 0), row["reason"]) for arm, row in (noted or {}).items()}
     for arm, counts in arms.items():
-        counts["running"] = max(0, counts["running"] - (waiting or {}).get(arm, {}).get("paused", 0))
+        trials, paused, _ = rows.get(arm, (0, 0, ""))
+        counts["running"] = max(0, counts["running"] - paused)
         left = max(0, planned[arm] - sum(counts.values()))
-        counts["waiting"] = left if waiting is None else waiting.get(arm, {"trials": 0})["trials"]
+        counts["waiting"] = left if noted is None else trials
     state = SweepState.RUNNING if held else outcome.state if outcome else SweepState.STOPPED
-    reasons = "; ".join(f"{arm}: {row['reason']}" for arm, row in (waiting or {}).items())
+    reasons = "; ".join(f"{arm}: {reason}" for arm, (*_, reason) in rows.items())
     refused = read_json(folder.path / "refused.json") or {}
     ended_as = None if held else ending.read(folder)
     said = ended_as.reason if ended_as is not None and not ended_as.is_meant else ""

@@ -81,7 +81,7 @@ def _question(found: SweepFolder) -> str:
     try:
         asked = parse((found.path / "sweep.yaml").read_text(encoding="utf-8")).value
         return str(asked.get("description", ""))
-    except (OSError, YamlError, AttributeError):
+    except (OSError, YamlError, AttributeError, UnicodeDecodeError):
         return ""
 
 

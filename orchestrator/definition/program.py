@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from orchestrator.definition.location import Where
 from orchestrator.definition.messages import explained
 from orchestrator.definition.model import TrainingSpec
 from orchestrator.definition.program_keys import NAME, ProgramModel, filled
-from orchestrator.definition.resolved import Resolved
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter
 from orchestrator.definition.states import Goal
@@ -149,8 +149,8 @@ def folder(task: Mapping[str, Any], where: Where) -> str:
     places = [Path.cwd(), file.parent]
     kept = file.parent / resolved.NAME
     if file.name == "sweep.yaml" and kept.is_file():
-        noted = (Resolved.of(json.loads(kept.read_text(encoding="utf-8"))).program or {}).get("folder")
-        places = [Path(noted), *places] if noted else places
+        with suppress(ValueError, KeyError, TypeError):  # a damaged file is named by whoever needs more of it
+            places.insert(0, Path(json.loads(kept.read_text(encoding="utf-8"))["program"]["folder"]))
     found = next((place for place in places if (place / program).is_file()), None)
     if found is None:
         there = sorted({p.name for place in places[:2] for p in place.glob("*.py")}) if "/" not in program else []

@@ -78,9 +78,11 @@ class Resolved:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Resolved:
-        """From the content of the file. Raises TypeError for other content."""
+        """From the content of the file. Raises TypeError or KeyError for other content."""
         if not isinstance(document, Mapping):
             raise TypeError(f"expected the fields of a sweep, found {document!r:.80}")
+        for part in ("definition", "plan"):
+            document[part]["arms"]
         found = {one.name: document[one.name] for one in fields(cls) if one.name in document}
         if found.get("imported"):
             found["imported"] = Imported(**found["imported"])

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.errors import Damaged
+from orchestrator.storage.folder import SweepFolder, reading
 
 NAME = "amendments.jsonl"
 
@@ -29,12 +30,17 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; one cut short by a crash is left out."""
+def lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
+    """Whole lines, each with these keys; one cut short by a crash is left out. Raises Damaged."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            yield json.loads(line)
+            found = json.loads(line)
         except json.JSONDecodeError:
             return
+        if not isinstance(found, dict) or not found.keys() >= set(keys):
+            raise Damaged(path, f"line {number} is {line:.80}")
+        yield found

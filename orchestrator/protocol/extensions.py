@@ -30,13 +30,14 @@ from orchestrator.storage.object_store import StoreError
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.trial_id import TrialId
 
-LOOKS = "looks.jsonl"
+LOOKS, LOOKED = "looks.jsonl", ("verb", "extensions")
 
 
 def look(folder: SweepFolder, verb: str) -> None:
     """Note that `verb` shows results, once between extensions; not before a confirm trial has ended."""
     key = (verb, len(_recorded(folder)))
-    if key in {(line["verb"], line["extensions"]) for line in lines(folder.path / LOOKS)} or not _confirmed(folder):
+    noted = {(line["verb"], line["extensions"]) for line in lines(folder.path / LOOKS, *LOOKED)}
+    if key in noted or not _confirmed(folder):
         return
     before = folder.path.stat()
     with suppress(OSError, StoreError):  # who cannot write here cannot extend it either
@@ -51,7 +52,7 @@ def look(folder: SweepFolder, verb: str) -> None:
 def seen(folder: SweepFolder) -> list[str]:
     """The verbs that showed confirm results since the last extension."""
     stage = len(_recorded(folder))
-    return [line["verb"] for line in lines(folder.path / LOOKS) if line["extensions"] == stage]
+    return [line["verb"] for line in lines(folder.path / LOOKS, *LOOKED) if line["extensions"] == stage]
 
 
 def applied(spec: Spec, folder: SweepFolder) -> Spec:
@@ -167,7 +168,7 @@ def _paid(spec: Spec, folder: SweepFolder, taken: Looks) -> dict[str, float]:
     part = spending.share(max(0.0, alpha - taken.alpha_spent), number, planned)
     found, several = spending.level(part, number), spec.seeds.studies > 1
     stage, arms = len(_recorded(folder)), len(spec.arms)
-    sizes = {line["confirm_trials"] for line in lines(folder.path / LOOKS) if line["extensions"] == stage}
+    sizes = {line["confirm_trials"] for line in lines(folder.path / LOOKS, *LOOKED) if line["extensions"] == stage}
     complete = sizes == {arms * len(spec.seeds.confirm)}
     if number == 1 and complete and not spec.analysis.margin:
         units = spec.seeds.studies if several else len(spec.seeds.confirm)

@@ -46,6 +46,7 @@ from orchestrator.trial.record import read_job, read_result
 from orchestrator.trial.trial_id import TrialId
 
 FILES = ("trial.json", "metrics.jsonl", "result.json")
+WITNESSED = ("trial_id", "digest", "chain")
 FREE = ("analysis", "controls")
 """Parts that do not change results: they may change, and the change is stamped."""
 PAIRINGS = {"declared": "pairing declared", "none": "not paired"}
@@ -196,7 +197,7 @@ class Witness:
 
     def __init__(self, folder: SweepFolder) -> None:
         self._folder, self._path = folder, folder.path / "witness.jsonl"
-        lines = list(lines_of(self._path))
+        lines = list(lines_of(self._path, *WITNESSED))
         self._chain = lines[-1]["chain"] if lines else ""
         self._known = {line["trial_id"]: line["digest"] for line in lines}
 
@@ -247,7 +248,7 @@ def verify(folder: SweepFolder, code: Code | None = None) -> dict[str, Any]:
 
 def witnessed(folder: SweepFolder) -> dict[str, str]:
     """Trial -> the digest of its files when it ended."""
-    return {line["trial_id"]: line["digest"] for line in lines_of(folder.path / "witness.jsonl")}
+    return {line["trial_id"]: line["digest"] for line in lines_of(folder.path / "witness.jsonl", *WITNESSED)}
 
 
 def trial_digest(folder: SweepFolder, trial_id: str) -> str:
@@ -300,7 +301,7 @@ def _seal_problems(folder: SweepFolder, sealed: Seal) -> Iterator[str]:
 
 
 def _trial_problems(folder: SweepFolder, sealed: Seal) -> Iterator[str]:
-    lines, chain, broken = list(lines_of(folder.path / "witness.jsonl")), "", False
+    lines, chain, broken = list(lines_of(folder.path / "witness.jsonl", *WITNESSED)), "", False
     for line in lines:
         chain = _link(chain, line["trial_id"], line["digest"])
         broken |= chain != line["chain"]
@@ -388,7 +389,7 @@ def _repeated(folder: SweepFolder) -> set[str]:
     """Trials that ended well and were run again."""
     seen: set[str] = set()
     again: set[str] = set()
-    for line in lines_of(folder.path / "witness.jsonl"):
+    for line in lines_of(folder.path / "witness.jsonl", *WITNESSED):
         (again if line["trial_id"] in seen else seen).add(line["trial_id"])
         if line["state"] == State.FAILED:
             seen.discard(line["trial_id"])

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from orchestrator.storage.errors import Damaged
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder, read_json, reading, write_atomic
 
 NAME, SCHEMA = "seal.json", "geosweep/seal/1"
 
@@ -64,15 +63,12 @@ def read(folder: SweepFolder) -> Seal | None:
     document = read_json(path)
     if document is None:
         return None
-    if not isinstance(document, Mapping):
-        raise Damaged(path, f"expected the fields of a seal, found {document!r:.80}")
-    try:
+    with reading(path):
+        document["hash"]
         found = {one.name: document[one.name] for one in fields(Seal) if one.name in document}
         if found.get("code"):
             found["code"] = Code(**found["code"])
         return Seal(**found)
-    except TypeError as error:
-        raise Damaged(path, f"not a seal ({error})") from None
 
 
 def write(seal: Seal, folder: SweepFolder) -> None:

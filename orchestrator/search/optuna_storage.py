@@ -13,18 +13,20 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.storage.errors import Unreachable
+from orchestrator.storage.folder import reading
 
 
 def storage(journal: Path, url: str | None = None) -> BaseStorage:
     """The storage of a sweep: its journal file, or the database at `url`. The caller holds the sweep.
 
-    Raises Unreachable when the database does not answer for START_S seconds.
+    Raises Damaged, or Unreachable when the database does not answer for START_S seconds.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not url:
             _repair(journal)
-            return JournalStorage(JournalFileBackend(str(journal)))
+            with reading(journal):
+                return JournalStorage(JournalFileBackend(str(journal)))
         try:
             return patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
         except Exception as error:

@@ -50,19 +50,35 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     whole.write({path: text}, durable=durable)
 
 
-def read_json(path: Path) -> Any | None:
+def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any | None:
     """The JSON document at `path`, or None if there is none (or an empty file, after a power failure). Raises
-    Damaged.
+    Damaged for another `kind` of document, too.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if text else None
+        found = json.loads(text) if text else None
     except FileNotFoundError:
         return None
     except UnicodeDecodeError:
         raise Damaged(path, "not UTF-8") from None
     except (json.JSONDecodeError, RecursionError) as error:
         raise Damaged(path, f"not JSON ({error})") from None
+    if found is not None and not isinstance(found, kind):
+        raise Damaged(path, f"it holds {found!r:.80}")
+    return found
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Damaged where the content of `path` lacks what the code in the context looks for, or has it of another type."""
+    try:
+        yield
+    except Damaged:
+        raise
+    except KeyError as error:
+        raise Damaged(path, f"it lacks {error}") from None
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise Damaged(path, str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -143,12 +159,12 @@ class SweepFolder:
         """What the sweep is; empty where nothing was written. Raises Damaged."""
         path = self.path / resolved.NAME
         found = read_json(path)
-        if found is None and path.exists():
-            raise Damaged(path, "it is empty")
-        try:
-            return Resolved.of({} if found is None else found)
-        except TypeError as error:
-            raise Damaged(path, str(error)) from None
+        if found is None:
+            if path.exists():
+                raise Damaged(path, "it is empty")
+            return Resolved()
+        with reading(path):
+            return Resolved.of(found)
 
     def resolve(self, what: Resolved) -> None:
         """Write what the sweep is."""
@@ -167,15 +183,19 @@ class SweepFolder:
         """Find modules and files of the sweep where it was started; also after they were moved together with the
         root.
         """
-        known = read_json(self.path / PLACE) or {}
-        for place in (self.root.resolve() / known["from_root"], Path(known["folder"])) if known else ():
+        known = read_json(self.path / PLACE)
+        if not known:
+            return
+        with reading(self.path / PLACE):
+            candidates = (self.root.resolve() / known["from_root"], Path(known["folder"]))
+        for place in candidates:
             if place.is_dir():
                 places.remember(Path(os.path.normpath(place)))
                 return
 
     def seconds(self) -> float:
         """Wall clock that drivers have spent on this sweep; downtime does not count."""
-        return float(read_json(self.path / "seconds") or 0.0)
+        return float(read_json(self.path / "seconds", (int, float)) or 0.0)
 
     def add_seconds(self, total: float) -> None:
         """Store the wall clock spent, in seconds."""

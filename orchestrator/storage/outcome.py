@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from orchestrator.definition.states import SweepState
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder, read_json, reading, write_atomic
 from orchestrator.storage.lease import LAST
 
 
@@ -35,13 +35,14 @@ class SweepOutcome:
         found = read_json(folder.path / LAST)
         if not found:
             return None
-        return cls(
-            state=SweepState(found["state"]),
-            tracked=bool(found.get("tracked")),
-            limit=found.get("limit") or "",
-            complete=bool(found.get("complete")),
-            ending=found.get("ending") or "",
-        )
+        with reading(folder.path / LAST):
+            return cls(
+                state=SweepState(found["state"]),
+                tracked=bool(found.get("tracked")),
+                limit=found.get("limit") or "",
+                complete=bool(found.get("complete")),
+                ending=found.get("ending") or "",
+            )
 
     def write(self, folder: SweepFolder) -> None:
         """Write outcome.json."""

@@ -45,3 +45,30 @@ def test_verbs_name_the_damaged_file(
         assert "Traceback" not in said, verb
         assert found.code in (1, 6, 7), (verb, said)
         assert path.name in said or path.parent.name in said, (verb, said)
+
+
+OF_THE_SWEEP = {
+    "resolved.json": b"{}", "seal.json": b"{}", "witness.jsonl": b'{"trial_id": "sgd-0000-s0"}\n',
+    "looks.jsonl": b"[1]\n", "place.json": b"[1]", "seconds": b'"long"', "waiting.json": b'{"sgd": 5}',
+    "outcome.json": b'{"state": "NOPE"}', "flops.json": b"7", "study.journal": b'{"a": 1}\n', "sweep.yaml": b"\xff",
+}  # fmt: skip
+"""File -> content that is read without an error, and is not what was written."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", OF_THE_SWEEP)
+def test_another_content_is_named_by_whoever_needs_it(
+    file: str, finished: Path, call: Callable[..., Called], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    path = next((tmp_path / "runs").glob("*/seal.json")).with_name(file)
+    own = tmp_path / "own.yaml"
+    shutil.copy(path.parent / "sweep.yaml", own)
+    path.write_bytes(OF_THE_SWEEP[file])
+    said = {}
+    for verb in ("list", "status", "compare", "verify", "run"):
+        words = [str(own), "--executor", "debug", "--no-tracking"] if verb == "run" else ["@last"] * (verb != "list")
+        found = call(verb, *words)
+        assert "Traceback" not in found.out + found.err, verb
+        said[verb] = found.out + found.err if found.code else ""
+    assert file == "sweep.yaml" or any(f"{file} is damaged: " in words for words in said.values()), said

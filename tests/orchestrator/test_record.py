@@ -60,7 +60,9 @@ IMPORTED = Imported(
     source="r.csv", kind="csv", pairing="none", metrics={"accuracy": "maximize"}, budget="", notes=["a note"],
     not_compared="", columns={"arm": ["optimizer"]}, imported_at="2026-01-01T00:00:00Z",
 )  # fmt: skip
-RESOLVED = Resolved(sweep_id="fit-1", definition={"name": "fit"}, plan={"arms": {}}, report_metric="loss/val")
+RESOLVED = Resolved(
+    sweep_id="fit-1", definition={"name": "fit", "arms": {}}, plan={"arms": {}}, report_metric="loss/val"
+)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_a_trial_that_has_not_ended_has_no_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, named",
     [
-        ("[]", "Result"),
+        ("[]", r"holds \[\]"),
         ("{}", "Result lacks grad_evals, metrics, seconds, state, value"),
         ('{"state": "LOST", "value": 1, "metrics": {}, "grad_evals": 1, "seconds": 1}', "LOST"),
     ],
