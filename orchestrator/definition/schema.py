@@ -35,7 +35,9 @@ class MetricModel(Model):
     name: str = Field(description="A metric of the task, for instance accuracy/val.")
     goal: Literal["minimize", "maximize"] = Field(description="The direction.")
     select: Literal["last", "best"] = Field(
-        "last", description="The value at the end of the budget, or the best along the way."
+        "last",
+        description="The search judges a trial by its value at the end of the budget, or the best along the way. "
+        "Arms are compared at the end.",
     )
     report_metric: str | None = Field(
         None, description="The metric that the final tables show first; default: the tuned one."

@@ -90,15 +90,15 @@ def swept(root: Path, text: str) -> SweepFolder:
 def test_tables_and_documents_hold_three_currencies(tmp_path: Path, seeds: str) -> None:
     text = sweep_text(trials=2, method="random").replace("{tune: 1, confirm: 3}", seeds)
     evidence = Evidence(swept(tmp_path, text.replace("adamw: {optimizer: adamw", "sam: {optimizer: sam")))
-    costs = answer(evidence)["arms"]
+    costs = answer(evidence).arms or {}
     expected = {"sgd": 40 * (GRADIENT + LAYER), "sam": 20 * (2 * GRADIENT + LAYER)}
-    assert {arm: row["flops"] for arm, row in costs.items()} == expected
-    assert all(row["grad_evals"] == 40 and row["seconds"] > 0 for row in costs.values())
+    assert {arm: row.flops for arm, row in costs.items()} == expected
+    assert all(row.grad_evals == 40 and (row.seconds or 0) > 0 for row in costs.values())
     rows = {row["arm"]: row for row in tables.arms(evidence)}
     assert {arm: row["FLOPs / trial"] for arm, row in rows.items()} == {a: f"{n:.3g}" for a, n in expected.items()}
     (evidence.folder.path / flops.FILE).unlink()
     older = Evidence(evidence.folder)
-    assert {row["flops"] for row in answer(older)["arms"].values()} == {None}
+    assert {row.flops for row in (answer(older).arms or {}).values()} == {None}
     assert {row["FLOPs / trial"] for row in tables.arms(older)} == {"-"}
 
 
