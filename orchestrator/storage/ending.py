@@ -75,7 +75,7 @@ def now() -> str:
 
 def read(folder: SweepFolder) -> Ending | None:
     """How the last command ended; None while one is running, and for a sweep without an ended command."""
-    return of(read_json(folder.path / NAME))
+    return of(read_json(folder.path / NAME, object))
 
 
 def clear(folder: SweepFolder) -> None:

@@ -71,6 +71,7 @@ def test_killed_at_four_moments_and_continued(file: Path) -> None:
     assert len(list((file.parent / "runs").glob("*/resolved.json"))) == 1
 
 
+@pytest.mark.long
 def test_a_population_killed_drained_and_continued(file: Path) -> None:
     """Of two studies. Killed, then interrupted, then ended in one process: its trials end as if nothing had been.
 
