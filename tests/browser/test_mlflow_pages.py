@@ -197,6 +197,7 @@ def test_the_saved_view_answers_without_any_setting(page: Page, served: tuple[st
     picture(page, "8-answer.png")
 
 
+@pytest.mark.long  # what it is told stands in test_ui.py
 def test_the_parent_says_the_verdict_and_holds_the_report(page: Page, served: tuple[str, str]) -> None:
     runs(page, served)
     page.click(served[1], "a")

@@ -51,6 +51,7 @@ def test_the_classes_of_a_script(debug: Any) -> None:
     assert debug["values"]["sgd confirm"] == debug["values"]["plain confirm"]
 
 
+@pytest.mark.long  # other tasks on Ray: test_executors.py; sent to another process: below
 def test_they_are_the_same_in_a_worker_of_ray(debug: Any, tmp_path: Path) -> None:
     program = f"{RING}{RUN}\nif __name__ == '__main__':\n    print(json.dumps(main('ray')))\n"
     assert answer(program, cwd=tmp_path) == debug

@@ -37,7 +37,7 @@ def bucket() -> Iterator[str]:
     "more, store",
     [
         (RESUME, "s3"),
-        ("resume_arg: --resume=${trial_dir}/state.txt", "memory"),
+        pytest.param("resume_arg: --resume=${trial_dir}/state.txt", "memory", marks=pytest.mark.long),
         pytest.param(
             "three lines", "s3", marks=pytest.mark.long
         ),  # as drained in test_program_lives.py, on one machine
