@@ -184,6 +184,7 @@ def test_charts_draw_the_mean_and_its_interval(page: Page, served: tuple[str, st
     picture(page, "5-intervals.png")
 
 
+@pytest.mark.long  # what is saved stands in test_mlflow_view.py
 def test_the_saved_view_answers_without_any_setting(page: Page, served: tuple[str, str]) -> None:
     """Intervals, means and curves by arm, at the address that `geosweep ui` opens."""
     address, sweep_id = served

@@ -31,8 +31,8 @@ class Own(Fit):
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("machines", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long  # what travels, and how it is unpacked, stands in test_travel.py
+@pytest.mark.parametrize("machines", [1, 2])
 def test_machines_train_a_module_that_they_never_had(machines: int, tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
