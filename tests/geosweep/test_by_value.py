@@ -57,6 +57,7 @@ def test_they_are_the_same_in_a_worker_of_ray(debug: Any, tmp_path: Path) -> Non
     assert answer(program, cwd=tmp_path) == debug
 
 
+@pytest.mark.long  # two processes: test_worker_group.py
 def test_registered_in_a_module_they_are_found_by_two_processes_of_a_trial(debug: Any, tmp_path: Path) -> None:
     registered = RING.replace("class Ring", '@geosweep.task("ring")\nclass Ring').replace(
         "class Plain", '@geosweep.register("plainest")\nclass Plain'

@@ -28,6 +28,7 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.mark.long  # at any call, without a server: test_lost_answers.py
 def test_a_database_that_dies_and_comes_back_loses_nothing(postgres: Postgres, tmp_path: Path) -> None:
     text = sweep_text(method="tpe", trials=4, confirm=1, per_trial=8)
     definition = sweep_file.loads(text, "test.yaml")
