@@ -5,7 +5,8 @@ import torch._dynamo  # noqa: F401  by torch at the first step of an optimizer
 import orchestrator.cli
 import orchestrator.cli.run
 import orchestrator.compare.report.publish
-import orchestrator.launch  # noqa: F401
+import orchestrator.launch
+import tests.orchestrator.command  # noqa: F401  what it becomes; it imports MLflow's client
 from orchestrator.tracking.embedded import new_store
 
 new_store()
