@@ -265,7 +265,7 @@ def _logged(trial: Path, result: Result | None) -> list[LoggedPoint]:
     path = trial / "metrics.jsonl"
     points, damage = MetricLog(path).read()
     if result is not None and result.state is State.COMPLETE and (damage or not points):
-        lost = f"{damage} lines of it are left out" if damage else "it is empty" if path.exists() else "it is missing"
+        lost = f"{damage} of its lines left out" if damage else "it is empty" if path.exists() else "it is missing"
         talk.print(f"{path} is damaged: {lost}", highlight=False, markup=False, soft_wrap=True)
     return points
 

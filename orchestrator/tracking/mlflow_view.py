@@ -118,13 +118,13 @@ def run_of(experiment: str, run: str, artifact: str = "") -> str:
     return f"#/experiments/{experiment}/runs/{run}" + (f"/artifacts/{quote(artifact)}" if artifact else "")
 
 
-def links(experiment: str, parent: str, sweep_id: str) -> str:
-    """The note of every run of a sweep, as Markdown."""
+def links(experiment: str, parent: str, sweep_id: str, command: str) -> str:
+    """The note of every run of a sweep, as Markdown; `command` writes the report."""
     charts = page_of(experiment, Shown(sweep_id=sweep_id, reported="").answer)
     report = run_of(experiment, parent, "report/report.html")
     return (
         f"Sweep [{sweep_id}]({run_of(experiment, parent)}): [charts of its arms]({charts}), [report]({report}) (once "
-        f"`geosweep report {sweep_id}` has written it)."
+        f"`{command}` has written it)."
     )
 
 
