@@ -164,7 +164,8 @@ def wait(
     try:
         attempt = follower.to_the_end()
     except KeyboardInterrupt:
-        said = f"{sweep_id} keeps running; stop it with: {shlex.join(['geosweep', 'stop', sweep_id, '--address', address])}"
+        stop = shlex.join(["geosweep", "stop", sweep_id, "--address", address])
+        said = f"{sweep_id} keeps running; stop it with: {stop}"
         say(talk, said)
         raise Failed(Exit.INTERRUPTED, said) from None
     folder = follower.folder()

@@ -66,7 +66,8 @@ def best(
     sweep: Sweep = "@last",
     root: Root = ROOT,
     pareto: Annotated[
-        bool, typer.Option(help="Each arm's Pareto front: configurations that no other of the arm beats in every objective.")
+        bool,
+        typer.Option(help="Each arm's Pareto front: what no other of its configurations beats in every objective."),
     ] = False,
     as_json: Json = False,
 ) -> None:
