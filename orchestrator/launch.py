@@ -174,8 +174,10 @@ def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> 
         return
     if foreign:
         check_sampler(spec, text)
-    if here and (left_out := rehearsal.rehearse(spec, text, give_up=options.give_up)):
-        say(left_out)
+    if here:
+        found = rehearsal.rehearse(spec, text, give_up=options.give_up)
+        for line in (*([found.left_out] if found.left_out else []), *found.notes):
+            say(line)
 
 
 def _facts(spec: Spec, options: Options) -> dict[str, str]:

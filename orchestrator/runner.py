@@ -145,6 +145,8 @@ def run(
                 flops.keep(folder, counted(results.ended_trials(folder)), gpu=spec.resources.gpu)
     except BaseException as error:
         how = _broken_off(error)
+        if how == ending.STOPPED:
+            state = SweepState.STOPPED
         raise
     finally:
         with disk.tolerated():

@@ -6,6 +6,7 @@ otherwise it is the job's state and the driver's output. The exit code is that o
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli import watch
-from orchestrator.cli.app import Exit, Failed, data, emit, show_stamps, talk
+from orchestrator.cli.app import Exit, Failed, data, emit, say, show_stamps, talk
 from orchestrator.definition.states import AttemptState
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ def ending_at(cluster: Cluster, sweep_id: str, root: str) -> Ending | None:
     return ending.read(folder) if folder is not None else None
 
 
-def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool, before: Ending | None = None) -> NoReturn:
+def wait(
+    cluster: Cluster, sweep_id: str, root: str, *, address: str, as_json: bool, before: Ending | None = None
+) -> NoReturn:
     """Follow the sweep to its end, show the outcome, and exit with the code of `run`.
 
     `before`: an ending of an earlier attempt, which says nothing of this one.
@@ -161,8 +164,9 @@ def wait(cluster: Cluster, sweep_id: str, root: str, *, as_json: bool, before: E
     try:
         attempt = follower.to_the_end()
     except KeyboardInterrupt:
-        said = f"{sweep_id} keeps running; stop it with geosweep stop"
-        talk.print(said, highlight=False, markup=False)
+        stop = shlex.join(["geosweep", "stop", sweep_id, "--address", address])
+        said = f"{sweep_id} keeps running; stop it with: {stop}"
+        say(talk, said)
         raise Failed(Exit.INTERRUPTED, said) from None
     folder = follower.folder()
     attempt = told(attempt, folder, before)

@@ -18,6 +18,8 @@ from orchestrator.storage.errors import NotFound
 
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
+    from orchestrator.storage.metric_log import LoggedPoint
+    from orchestrator.trial.record import Result
 
 LOOK_S, LOOK_FAR_S = 0.3, 2.0
 """How often `--follow` polls a file."""
@@ -229,7 +231,6 @@ def metrics(
     """
     from orchestrator.protocol import extensions
     from orchestrator.storage import folder
-    from orchestrator.storage.metric_log import MetricLog
     from orchestrator.trial.record import read_result, result_document
 
     found = folder.find(root, sweep)
@@ -237,7 +238,8 @@ def metrics(
     if not trial:
         return _newest(found, as_json)
     trial = named(found, trial)
-    points, result = MetricLog(found.trial(trial) / "metrics.jsonl").points(), read_result(found.trial(trial))
+    result = read_result(found.trial(trial))
+    points = _logged(found.trial(trial), result)
     if as_json:
         emit(
             {
@@ -256,6 +258,18 @@ def metrics(
         data.print(result.error, highlight=False, markup=False)
 
 
+def _logged(trial: Path, result: Result | None) -> list[LoggedPoint]:
+    """The intact points of a trial's log; what of a completed trial is lost is said."""
+    from orchestrator.storage.metric_log import MetricLog
+
+    path = trial / "metrics.jsonl"
+    points, damage = MetricLog(path).read()
+    if result is not None and result.state is State.COMPLETE and (damage or not points):
+        lost = f"{damage} of its lines left out" if damage else "it is empty" if path.exists() else "it is missing"
+        talk.print(f"{path} is damaged: {lost}", highlight=False, markup=False, soft_wrap=True)
+    return points
+
+
 def _counted(found: SweepFolder) -> str:
     """The unit of the steps in its logs: a script's budget unit, or that of imported runs."""
     from orchestrator.definition.program_keys import NAME
@@ -270,12 +284,13 @@ def _counted(found: SweepFolder) -> str:
 
 def _newest(found: SweepFolder, as_json: bool) -> None:
     """One row for each trial that was started."""
-    from orchestrator.storage.metric_log import LoggedPoint, MetricLog
+    from orchestrator.storage.metric_log import LoggedPoint
     from orchestrator.trial.record import read_result
 
     rows: list[dict[str, Any]] = []
     for path in sorted((found.path / "trials").glob("*/trial.json")):
-        points, result = MetricLog(path.with_name("metrics.jsonl")).points(), read_result(path.parent)
+        result = read_result(path.parent)
+        points = _logged(path.parent, result)
         newest = points[-1] if points else LoggedPoint(0, {})
         state = result.state if result else State.RUNNING
         rows.append({"trial_id": path.parent.name, "state": state, "step": newest.step, "metrics": newest.metrics})

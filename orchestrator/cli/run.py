@@ -297,7 +297,7 @@ def validate(
     from orchestrator.definition import method, model
     from orchestrator.definition import plan as planning
 
-    left_out = ""
+    left_out, notes = "", list[str]()
     try:
         asked = asked_of(file, overrides)
         give_up = _giving_up(asked, as_json)
@@ -315,7 +315,8 @@ def validate(
             from orchestrator.protocol import rehearsal
 
             with asked.located():
-                left_out = rehearsal.rehearse(definition, asked.text, give_up=give_up)
+                left_out, found = rehearsal.rehearse(definition, asked.text, give_up=give_up)
+                notes += found
     except SpecError as error:
         if trace:
             _show_origins(error)
@@ -323,12 +324,12 @@ def validate(
             raise
         emit(_invalid(file, error))
         raise typer.Exit(int(Exit.INVALID_FILE)) from None
+    notes += planning.whole_by_chance(definition)
     if as_json:
-        found = {"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity}
-        notes = list(planning.whole_by_chance(definition))
-        emit(found | ({"left_out": left_out} if left_out else {}) | ({"notes": notes} if notes else {}))
+        document = {"schema": "geosweep/validate/1", "file": str(file), "valid": True, "sweep_id": identity}
+        emit(document | ({"left_out": left_out} if left_out else {}) | ({"notes": notes} if notes else {}))
     else:
-        for line in (*([left_out] if left_out else []), *planning.whole_by_chance(definition)):
+        for line in (*([left_out] if left_out else []), *notes):
             _say(line, warns=True)
         data.print(f"{file}: valid, sweep {identity}", highlight=False)
 

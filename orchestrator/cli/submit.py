@@ -95,6 +95,6 @@ def submit(
         fail(f"{file}: {error}", Exit.CHECK_FAILED)
     if wait:
         stale = before if attempt.state.is_living else None
-        follow.wait(asked, order.sweep_id, root, as_json=as_json, before=stale)
+        follow.wait(asked, order.sweep_id, root, address=address, as_json=as_json, before=stale)
     show(attempt, as_json)
     next_steps(shlex.join(["geosweep", "status", order.sweep_id, "--address", address]))

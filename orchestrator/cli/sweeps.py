@@ -66,7 +66,8 @@ def best(
     sweep: Sweep = "@last",
     root: Root = ROOT,
     pareto: Annotated[
-        bool, typer.Option(help="The Pareto front: configurations that no other beats in every objective.")
+        bool,
+        typer.Option(help="Each arm's Pareto front: what no other of its configurations beats in every objective."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -125,7 +126,7 @@ def _front(document: Mapping[str, Any]) -> Table:
     """The configurations that no other of their arm beats in every objective, by the first one."""
     goals = document["objectives"]
     title = ", ".join(f"{name} ({goal})" for name, goal in goals.items())
-    table = Table(title=f"{document['sweep_id']}: not beaten in {title}")
+    table = Table(title=f"{document['sweep_id']}: per arm, not beaten in {title}")
     several = any("study" in row for rows in document["arms"].values() for row in rows)
     for name in ("arm", *(["study"] if several else []), "configuration", *goals, "parameters"):
         words = name in ("arm", "parameters")

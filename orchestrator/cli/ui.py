@@ -59,7 +59,8 @@ def ui(
         if sweep:
             raise
     if sweep and resolved.imported:
-        fail(f"{resolved.sweep_id} was imported and has no MLflow runs; see: geosweep report {sweep}", Exit.USAGE)
+        see = found.command("report", resolved.sweep_id)
+        fail(f"{resolved.sweep_id} was imported and has no MLflow runs; see: {see}", Exit.USAGE)
     uri = whole(uri or resolved.tracking or "")
     if not uri and not (root / "mlflow.db").exists():
         fail(f"no MLflow store in {root}/; run a sweep first, or name its tracking server with --uri", Exit.NOT_FOUND)

@@ -29,7 +29,7 @@ from orchestrator.definition.task_record import Declares
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of
 from orchestrator.statistics.pairing import Unit
-from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.folder import SweepFolder, reading
 from orchestrator.trial.counted import counted
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord
@@ -68,8 +68,8 @@ class Evidence:
     @cached_property
     def description(self) -> str:
         """The question that the sweep file asks."""
-        path = self.folder.path / "sweep.yaml"
-        value = yaml12.parse(path.read_text(encoding="utf-8")).value if path.exists() else {}
+        with reading(self.folder.path / "sweep.yaml"):
+            value = yaml12.parse(self.folder.text()).value
         return str(value.get("description", "")) if isinstance(value, dict) else ""
 
     @property

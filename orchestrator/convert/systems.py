@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -44,10 +45,10 @@ def convert(word: str, text: str, file: str, *, by: str = "") -> Draft:
     if not isinstance(value, dict) or not value:
         raise where.error((), "has no keys with values; there is nothing to convert")
     if value.keys() & foreign.OURS:
-        raise where.error((), f"is already a geosweep sweep; nothing to convert: geosweep validate {file}")
+        raise where.error((), f"is already a geosweep sweep; nothing to convert: geosweep validate {shlex.quote(file)}")
     found = foreign.system(value)
     if found is not None and found.word != word:
-        raise where.error((), f"is {found.title}; use: geosweep convert {found.word} {file}")
+        raise where.error((), f"is {found.title}; use: geosweep convert {found.word} {shlex.quote(file)}")
     if found is None and not _could_be(word, value):
         raise where.error((), f"is not a file that convert {word} knows")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,8 @@ def optuna_space(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def advice(found: System, file: str) -> str:
     """The error for a file of another system."""
-    return f"is {found.title}, not a geosweep sweep; convert it: geosweep convert {found.word} {file} -o NEW.yaml"
+    command = f"geosweep convert {found.word} {shlex.quote(file)} -o NEW.yaml"
+    return f"is {found.title}, not a geosweep sweep; convert it: {command}"
 
 
 WORDS: Mapping[tuple[str, ...], Mapping[str, str]] = {

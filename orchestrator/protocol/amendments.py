@@ -41,6 +41,8 @@ def lines(path: Path, *keys: str) -> Iterator[dict[str, Any]]:
             found = json.loads(line)
         except json.JSONDecodeError:
             return
+        except RecursionError:
+            raise Damaged(path, f"line {number} is nested too deeply") from None
         if not isinstance(found, dict) or not found.keys() >= set(keys):
             raise Damaged(path, f"line {number} is {line:.80}")
         yield found

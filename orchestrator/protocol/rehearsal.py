@@ -5,6 +5,9 @@ each variant of the task. Whatever breaks has a place in the file (see `blame`).
 both ends of every range. Of each arm as many are tried as it takes to have every value in one, for LIMIT_S in all.
 Where one breaks, those that differ from its arm's first in one value say which value it was. Then come the others of
 these, and the other combinations, for SOME_S of computing, or MORE_S where something broke. Each is tried once.
+
+Where optimizer or task are not bundled and steps are quick, it is also tried whether they go on from a checkpoint as if
+they had never stopped (see `resuming`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
@@ -33,6 +36,7 @@ from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import groups_of, split
 from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import parse
+from orchestrator.protocol import resuming
 from orchestrator.protocol.blame import Blame, Broken, Stage
 from orchestrator.protocol.patience import Frames, endless_step, watched
 from trainables.loop import Diverged, Training
@@ -40,7 +44,7 @@ from trainables.metrics import replaced
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
-LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 5.0, 0.05, 0.5, 1e9
+LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, QUICK_S, ENDLESS = 30.0, 0.5, 5.0, 0.05, 0.5, 0.5, 1e9
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
@@ -57,31 +61,43 @@ class _Corner:
     """0: has a value that those before it of its arm have not; 1: a value away from the first; 2: any other one."""
 
 
+class Rehearsed(NamedTuple):
+    """What is to be said of a sweep that is valid."""
+
+    left_out: str = ""
+    """What was skipped, and why, as a sentence; empty for nothing."""
+    notes: tuple[str, ...] = ()
+    """What trials will not do as promised, each with its place in the file."""
+
+
 def rehearse(
     spec: Spec, text: str, limit_s: float = LIMIT_S, give_up: Callable[[SpecError], NoReturn] | None = None
-) -> str:
-    """Try the sweep that `text` defines; returns what was skipped, and why, as a sentence; empty for nothing.
+) -> Rehearsed:
+    """Try the sweep that `text` defines.
 
     `give_up` is called from another thread, with what to say, where the task does not let itself be interrupted; it
     ends the process. Without it such a task keeps running.
     Raises SpecError with all that broke; the exception behind each one is its `__cause__`.
     """
     if spec.task.is_program:
-        return ""
+        return Rehearsed()
     if spec.resources.gpu and not torch.cuda.is_available():
-        return "no step was tried: trials need a GPU, and there is none here"
+        return Rehearsed("no step was tried: trials need a GPU, and there is none here")
     tried = _Rehearsal(spec)
     with _unending(spec, text, limit_s, give_up), _quiet(spec), contextlib.suppress(_TimeUp), _alarm(limit_s):
         tried.all(time.monotonic() + limit_s)
-    blame = Blame(spec, Where(spec.source, parse(text)))
+    where = Where(spec.source, parse(text))
+    blame = Blame(spec, where)
     found = [*blame.errors(tried.broken, tried.well), *blame.missing(tried.metrics)]
     if found:
         found.sort(key=lambda one: (one.line, one.column))
         raise found[0] if len(found) == 1 else SpecErrors(found)
+    notes = tuple(str(where.error(("arms", arm), said)) for arm, said in tried.lost.items())
     if tried.done < tried.of:
         corners_tried = f"{tried.done} of {tried.of} corners of the search spaces"
-        return f"{corners_tried} took a step within {limit_s:g} s; the others were not tried"
-    return ""
+        left_out = f"{corners_tried} took a step within {limit_s:g} s; the others were not tried"
+        return Rehearsed(left_out, notes)
+    return Rehearsed(notes=notes)
 
 
 def _unending(
@@ -104,6 +120,10 @@ class _Rehearsal:
         """Arm -> the corners at which it took a step."""
         self.metrics: list[Mapping[str, float]] = []
         """What each variant of the task returned."""
+        self.lost: dict[str, str] = {}
+        """Arm -> who keeps state that no checkpoint holds."""
+        self._quick: dict[str, _Corner] = {}
+        """Arm -> its first corner that took a step, within QUICK_S."""
         self.done = self.of = 0
         self._evaluated: set[str] = set()
 
@@ -115,12 +135,33 @@ class _Rehearsal:
         arms = {one.arm.name for one in self.broken}
         telling = [corner for corner in every if corner.rank == 1 and corner.arm.name in arms]
         self._each(telling, until)
+        if not self.broken:
+            self._resume(until)
         more = time.process_time() + (MORE_S if self.broken else SOME_S)
         for corner in every:
             if time.process_time() > more or time.monotonic() > until:
                 return
             if corner.rank and corner not in telling:
                 self._try(corner)
+
+    def _resume(self, until: float) -> None:
+        """Try whether the user's own optimizers, and task, go on from a checkpoint; one that all arms share, once."""
+        task = self._spec.task.name
+        for name, corner in self._quick.items():
+            arm = corner.arm
+            alone = self.lost or name != next(iter(self._quick))
+            if resuming.is_ours(arm.optimizer, task) or (alone and not resuming.is_foreign(arm.optimizer)):
+                continue
+            if time.monotonic() > until:
+                return
+            parameters = {**self._spec.task.parameters, **split(corner.config).task}
+
+            def begin(task_: Task | None, corner: _Corner = corner, parameters: Any = parameters) -> Training:
+                return _training(self._spec, corner, task_ or built.build(task, parameters))
+
+            with contextlib.suppress(Exception, SystemExit):  # a trial will tell
+                if said := resuming.lost(begin, arm.optimizer, task):
+                    self.lost[name] = said
 
     def _each(self, corners: Sequence[_Corner], until: float) -> None:
         """Try these, which count."""
@@ -132,7 +173,7 @@ class _Rehearsal:
             self.done += 1
 
     def _try(self, corner: _Corner) -> None:
-        parts, stage = split(corner.config), Stage.BUILD
+        parts, stage, began = split(corner.config), Stage.BUILD, time.monotonic()
         task: Task | None = None
         try:
             task = built.build(self._spec.task.name, {**self._spec.task.parameters, **parts.task})
@@ -142,6 +183,8 @@ class _Rehearsal:
             with contextlib.suppress(Diverged):
                 training.advance(lambda: training.step > 0)
             self.well[corner.arm.name].append(corner.config)
+            if time.monotonic() - began < QUICK_S:
+                self._quick.setdefault(corner.arm.name, corner)
             key = json.dumps(parts.task, sort_keys=True, default=str)
             if key not in self._evaluated:
                 self._evaluated.add(key)

@@ -155,6 +155,14 @@ class SweepFolder:
             self.resolve(what)
         os.utime(self.path)
 
+    def text(self) -> str:
+        """Its sweep file, as it was run. Raises Damaged."""
+        path = self.path / "sweep.yaml"
+        if not path.exists():
+            raise Damaged(path, "it is missing")
+        with reading(path):
+            return path.read_text(encoding="utf-8")
+
     def resolved(self) -> Resolved:
         """What the sweep is; empty where nothing was written. Raises Damaged."""
         path = self.path / resolved.NAME

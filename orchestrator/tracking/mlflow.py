@@ -22,6 +22,7 @@ from typing import Any
 
 from orchestrator.definition.passwords import whole, without_passwords
 from orchestrator.definition.states import State, SweepState
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.object_store import near
 from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
@@ -380,7 +381,8 @@ class MlflowTracker:
         self._client.set_terminated(self._runs[arm])
 
     def _links(self) -> str:
-        return mlflow_view.links(self._experiment, self._runs[SWEEP], self._sweep_id)
+        command = SweepFolder(self._root, self._sweep_id).command("report", self._sweep_id)
+        return mlflow_view.links(self._experiment, self._runs[SWEEP], self._sweep_id, command)
 
     def _close_strays(self, state: SweepState) -> list[str]:
         """End runs that are RUNNING although no driver works on them; returns which of them were trials."""

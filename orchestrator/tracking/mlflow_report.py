@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.passwords import bare, whole, without_passwords
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking import mlflow_view
 from orchestrator.tracking.embedded import embedded_uri, make_store
 from orchestrator.tracking.mlflow import ARM, BATCH, NOTE, STAGE, SWEEP, TRIAL
@@ -67,6 +68,7 @@ class MlflowReport:
             make_store(root)
         for key, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
             os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{key}", value)
+        self._command = SweepFolder(root, sweep_id).command("report", sweep_id)
         self._uri, self._sweep_id, self._name = whole(uri) if uri else embedded_uri(root), sweep_id, name
 
     def send(self, report: Path | None, arms: Mapping[str, Sequence[Point]], note: str, exploratory: str) -> None:
@@ -140,7 +142,7 @@ class MlflowReport:
 
     def _where(self, of_report: str, of_note: str) -> str:
         """Where the full report is; a report of another verdict is identified as such."""
-        verb = f"`geosweep report {self._sweep_id}`"
+        verb = f"`{self._command}`"
         if not of_report:
             return f"Full report: {verb}."
         if of_report != of_note:

@@ -6,7 +6,8 @@ URL. An older page does not know the envelope: it says so and shows all runs.
 
 The view of the answer groups runs by arm: MLflow draws the mean of a group with a band from its lowest to its highest
 run. It has no error bars. So an arm's summary holds its interval as three points of INTERVAL (low, high, mean), each at
-the height ROW, and a chart of one against the other draws the interval as a line with the mean on it.
+the height ROW, and a chart of one against the other draws the interval as a line with the mean on it. The page titles
+every chart with its metric and ignores other titles, so ROW is the words that are to stand above it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from orchestrator.definition.states import Goal
 from orchestrator.tracking.names import accepted
 
 VIEW = "mlflow.sharedViewState."
-ROW, INTERVAL = "arm/row", "interval"
+ROW, INTERVAL = "interval by arm", "interval"
 LONGEST = 20_000
 """Maximum length of an experiment tag."""
 
@@ -118,13 +119,13 @@ def run_of(experiment: str, run: str, artifact: str = "") -> str:
     return f"#/experiments/{experiment}/runs/{run}" + (f"/artifacts/{quote(artifact)}" if artifact else "")
 
 
-def links(experiment: str, parent: str, sweep_id: str) -> str:
-    """The note of every run of a sweep, as Markdown."""
+def links(experiment: str, parent: str, sweep_id: str, command: str) -> str:
+    """The note of every run of a sweep, as Markdown; `command` writes the report."""
     charts = page_of(experiment, Shown(sweep_id=sweep_id, reported="").answer)
     report = run_of(experiment, parent, "report/report.html")
     return (
         f"Sweep [{sweep_id}]({run_of(experiment, parent)}): [charts of its arms]({charts}), [report]({report}) (once "
-        f"`geosweep report {sweep_id}` has written it)."
+        f"`{command}` has written it)."
     )
 
 
@@ -154,9 +155,8 @@ def _columns(shown: Shown) -> dict[str, Any]:
 def _charts(shown: Shown) -> dict[str, Any]:
     metric, interval = shown.reported, f"{shown.reported}/{INTERVAL}"
     answer = [
-        _line("interval", "answer", ROW, xAxisKey="metric", selectedXAxisMetricKey=interval, displayPoints=True)
-        | {"displayName": "95% interval"},
-        {**_card("mean", "answer", "BAR"), "metricKey": f"{metric}/mean", "displayName": "mean"},
+        _line("interval", "answer", ROW, xAxisKey="metric", selectedXAxisMetricKey=interval, displayPoints=True),
+        {**_card("mean", "answer", "BAR"), "metricKey": f"{metric}/mean"},
     ]
     curves = [_line(f"curve-{name}", "curves", name) for name in dict.fromkeys((metric, shown.tuned, "loss/train"))]
     sections = {  # beside MLflow's own panels, a page 1400 pixels wide shows 20 characters of a title

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from orchestrator.definition.location import Where
 from orchestrator.definition.parameter import parameter
 from orchestrator.definition.parameter_models import ParameterModel
 from orchestrator.definition.yaml12 import parse
+from tests.verbs import Called
 
 USUAL = """
 program: train.py
@@ -365,3 +368,12 @@ def test_the_command(call: Any, tmp_path: Path) -> None:
     document = call(*words, "--json").document
     assert document["schema"] == "geosweep/convert/1"
     assert {note["kind"] for note in document["notes"]} == {"changed", "left out", "to fill in"}
+
+
+def test_the_command_for_a_file_of_another_system_can_be_copied(call: Callable[..., Called], tmp_path: Path) -> None:
+    file = tmp_path / "their sweep.yaml"
+    file.write_text("method: random\nmetric: {name: loss, goal: minimize}\nparameters: {lr: {values: [1, 2]}}\n")
+    for verb in (["validate"], ["convert", "katib"]):
+        found = call(*verb, str(file))
+        [command] = [line for line in found.err.splitlines() if line.startswith("  geosweep convert wandb ")]
+        assert shlex.split(command)[3] == str(file)

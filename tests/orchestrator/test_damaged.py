@@ -72,3 +72,36 @@ def test_another_content_is_named_by_whoever_needs_it(
         assert "Traceback" not in found.out + found.err, verb
         said[verb] = found.out + found.err if found.code else ""
     assert file == "sweep.yaml" or any(f"{file} is damaged: " in words for words in said.values()), said
+
+
+DEEP = b"[" * 5000 + b"]" * 5000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "content"), [("looks.jsonl", DEEP), ("sweep.yaml", DEEP), ("sweep.yaml", b"\xff"), ("sweep.yaml", None)]
+)
+def test_a_file_that_cannot_be_parsed_is_named(
+    file: str, content: bytes | None, finished: Path, call: Callable[..., Called], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    path = next((tmp_path / "runs").glob("*/seal.json")).with_name(file)
+    path.unlink() if content is None else path.write_bytes(content)
+    found = call("report", "@last", "--no-tracking")
+    assert found.code != 0
+    assert f"{file} is damaged: " in found.err
+    assert "Traceback" not in found.err
+
+
+def test_metrics_name_a_log_that_lost_lines(finished: Path, call: Callable[..., Called], tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    assert "damaged" not in call("metrics", "@last").err
+    lost, cut, *_ = sorted((tmp_path / "runs").glob("*/trials/*/metrics.jsonl"))
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-2])
+    found = call("metrics", "@last")
+    assert [line.partition(" is damaged: ")[2] for line in found.err.splitlines() if "damaged" in line] == [
+        "it is missing",
+        "1 of its lines left out",
+    ]
+    assert "1 of its lines" in call("metrics", "@last", cut.parent.name).err

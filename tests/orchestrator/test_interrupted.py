@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,14 @@ class Mine(Fit):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
             os.kill(os.getpid(), signal.SIGINT)
         return super().model(seed)
+
+    def batch(self, seed, index):
+        place = Path("twice")
+        if index == 4 and place.exists():
+            place.unlink()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+        return super().batch(seed, index)
 """
 
 
@@ -80,3 +90,19 @@ def test_before_the_first_trial_and_after_the_last(tmp_path: Path, monkeypatch: 
     assert done.returncode == 0, done.stderr
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "all trials had ended" in _left(tmp_path / "runs", sweep_file.load(file))
+
+
+@pytest.mark.slow
+def test_twice_while_a_trial_trains(tmp_path: Path) -> None:
+    """It is a stop, not a crash, and the command that is printed goes on."""
+    (tmp_path / "interrupted_task.py").write_text(MINE)
+    text = sweep_text(trials=1, confirm=2, per_trial=8).replace("tests.tasks:Fit", "interrupted_task:Mine")
+    (tmp_path / "fit.yaml").write_text(text)
+    (tmp_path / "twice").touch()
+    done = fresh("run", "fit.yaml", "--executor", "debug", "--no-tracking", cwd=tmp_path)
+    assert done.returncode == 130
+    *_, command = done.stderr.splitlines()
+    status = json.loads(fresh("status", "--json", cwd=tmp_path).stdout)
+    assert status["state"] == "stopped"
+    assert "crash" not in status["waiting_reason"]
+    assert fresh(*shlex.split(command)[1:], cwd=tmp_path).returncode == 0

@@ -16,7 +16,7 @@ import torch
 import optim_core
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
-from orchestrator.protocol.rehearsal import rehearse
+from orchestrator.protocol.rehearsal import Rehearsed, rehearse
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called
 
@@ -63,7 +63,7 @@ def test_nothing_is_disturbed(capfd: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(3)
     random.seed(3)
     before = dict(os.environ), os.getcwd(), torch.get_num_threads(), signal.getsignal(signal.SIGALRM)
-    assert rehearse(spec, text) == ""
+    assert rehearse(spec, text) == Rehearsed()
     assert (dict(os.environ), os.getcwd(), torch.get_num_threads(), signal.getsignal(signal.SIGALRM)) == before
     assert torch.equal(torch.rand(3), expected[0])
     assert random.random() == expected[1]
@@ -73,14 +73,14 @@ def test_nothing_is_disturbed(capfd: pytest.CaptureFixture[str]) -> None:
 def test_what_takes_too_long_is_left_out_and_said() -> None:
     """A task that waits for ten minutes."""
     text = fragile(breaks="batch waits")
-    left_out = rehearse(sweep_file.loads(text, "FILE"), text, limit_s=0.2)
+    left_out, _ = rehearse(sweep_file.loads(text, "FILE"), text, limit_s=0.2)
     assert left_out == "0 of 4 corners of the search spaces took a step within 0.2 s; the others were not tried"
 
 
 def test_what_catches_everything_and_waits_on_ends_too() -> None:
     """For a task that caught it the clock rings again; the second wait is ten minutes, too."""
     text = fragile(breaks="batch tries again")
-    left_out = rehearse(sweep_file.loads(text, "FILE"), text, limit_s=0.2)
+    left_out, _ = rehearse(sweep_file.loads(text, "FILE"), text, limit_s=0.2)
     assert left_out.startswith("0 of 4 corners")
 
 
@@ -128,7 +128,7 @@ def test_what_the_modules_of_a_sweep_print_is_not_in_its_document(
 def test_constraints_say_what_is_not_tried() -> None:
     text = (FILES[0].parent / "no_step_together.yaml").read_text()
     text += 'constraints: ["beta < 0.5"]\n'
-    assert rehearse(sweep_file.loads(text, "FILE"), text) == ""
+    assert rehearse(sweep_file.loads(text, "FILE"), text) == Rehearsed()
 
 
 @pytest.mark.slow

@@ -85,7 +85,8 @@ def test_the_parent_says_the_verdict_of_today(made: SweepFolder) -> None:
     words = told.verdict(Evidence(made))
     first = parent(made)
     assert first["mlflow.note.content"].startswith(words)
-    assert f"geosweep report {made.sweep_id}" in first["mlflow.note.content"]
+    assert f"`{made.command('report', made.sweep_id)}`" in first["mlflow.note.content"]
+    assert f"--root {made.root}" in first["mlflow.note.content"], "as it must be typed"
     client = MlflowClient(embedded_uri(made.root))
     go_on(client, first["id"], "why")
     assert parent(made)["mlflow.note.content"] == f"why\n\n{GOES_ON}"

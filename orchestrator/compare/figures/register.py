@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import orchestrator.compare.figures as package
 from orchestrator.compare.evidence import Evidence
-from orchestrator.compare.figures.style import SETTINGS
+from orchestrator.compare.figures.style import SETTINGS, fit_names
 
 SECTIONS = {
     "answer": "Verdict",
@@ -60,6 +60,8 @@ def all_figures(evidence: Evidence) -> Iterator[Drawn]:
         importlib.import_module(f"{package.__name__}.{module}")
     with rc_context(SETTINGS):
         found = [drawn for draw in _REGISTER for drawn in draw(evidence)]
+        for drawn in found:
+            fit_names(drawn.figure)
     yield from sorted(found, key=lambda d: list(SECTIONS).index(d.section))
 
 

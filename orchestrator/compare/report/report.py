@@ -203,7 +203,7 @@ def _provenance(evidence: Evidence) -> dict[str, Any]:
         },
         "diff": diff.read_text(encoding="utf-8").splitlines() if diff.exists() else [],
         "most_diff_lines": MOST_DIFF_LINES,
-        "sweep_file": without_passwords((evidence.folder.path / "sweep.yaml").read_text(encoding="utf-8")),
+        "sweep_file": without_passwords(evidence.folder.text()),
     }
 
 
