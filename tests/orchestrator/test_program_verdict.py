@@ -269,6 +269,19 @@ def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
     assert found.compute.why == "steps were counted; gradient evaluations were a 9, b 18"
 
 
+@pytest.mark.parametrize(("unit", "why"), [
+    ("grad_evals", "gradient evaluations were counted"),
+    ("steps", "steps were counted; gradient evaluations were a 9, b 18"),
+    ("tokens", "tokens were counted; gradient evaluations were a 9, b 18"),
+    ("seconds", "by the clock; gradient evaluations were a 9, b 18"),
+])  # fmt: skip
+def test_built_in_training_names_unequal_gradients_too(unit: str, why: str) -> None:
+    """Equal steps are half the compute for one of these arms: 'proved' must not say that gradients were equal."""
+    frame = trials(state="COMPLETE", proof=[{}] * 4, grad_evals=[9.0, 9.0, 18.0, 18.0])
+    (found,) = proof.of_pairs(frame, PAIR, {"unit": unit, "per_trial": 9})
+    assert (found.compute.level, found.compute.why) == ("proved", why)
+
+
 def test_a_count_that_is_not_the_budget_is_named() -> None:
     (found,) = proof.of_pairs(trials(), PAIR, {"unit": "grad_evals", "per_trial": 20})
     assert found.compute.why == "gradient evaluations were counted, 40 where 20 were given"
