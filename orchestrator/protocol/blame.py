@@ -39,6 +39,7 @@ class Stage(enum.Enum):
     BEGIN = "beginning a trial"
     STEP = "the first step"
     EVALUATE = "evaluate()"
+    AGAIN = "batch()"
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _spoken_of(one: Broken, of_task: bool) -> str:
 
 def _is_of_task(one: Broken) -> bool:
     """Whether the task broke, and not the optimizer that asked it for a gradient."""
-    if one.stage in (Stage.BUILD, Stage.EVALUATE) or one.task is None:
+    if one.stage in (Stage.BUILD, Stage.EVALUATE, Stage.AGAIN) or one.task is None:
         return True
     files, frames = _files(one.task), one.frames
     if one.stage is Stage.BEGIN and frames[-1].filename == LOOP:  # which rejects what the task returned
