@@ -45,7 +45,8 @@ BEYOND: dict[str, str] = {
     """,
     "one value of the file beside another, or reckoned from several": """
         pack_above_max_concurrent
-        condition_met_in_part condition_outside_a_range looks_of_a_race training_accumulate_auto_searched
+        condition_met_in_part condition_of_a_shared_parameter condition_on_a_continuous_range condition_outside_a_range
+        looks_of_a_race training_accumulate_auto_searched
         training_accumulate_auto_shared
         arm_names_alike budget_below_a_step condition_never_met condition_on_unknown_task_parameter
         constraints_nobody_obeys grad_evals_below_confirm grid_larger_than_trials grid_over_a_range grid_too_large
