@@ -41,7 +41,7 @@ BEYOND: dict[str, str] = {
         unknown_hyperparameter unknown_metric unknown_optimizer unknown_optimizer_class unknown_report_metric
         method_of_wandb unknown_method unknown_task unknown_task_module unknown_task_parameter
         workers_apart_in_a_sweep wrong_goal pack_of_llqr pack_of_rounded_moments pack_of_a_game pack_of_dropout
-        pack_in_fp16
+        pack_in_fp16 continuous_range_of_whole_numbers
     """,
     "one value of the file beside another, or reckoned from several": """
         pack_above_max_concurrent
