@@ -20,8 +20,8 @@ from orchestrator.definition.arms import Arms
 from orchestrator.definition.built import placed
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
-from orchestrator.definition.parameter import misfit_of
 from orchestrator.definition.location import Where
+from orchestrator.definition.parameter import misfit_of
 from orchestrator.definition.parts import TASK, in_section, section_of, split
 from orchestrator.definition.places import hidden, near
 from orchestrator.definition.schema import SweepModel
