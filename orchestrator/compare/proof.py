@@ -142,7 +142,7 @@ def _reports_end(both: pd.DataFrame, given: float) -> str:
         return ""
     means = trained.assign(told=[float(p["told"]) for p in trained["proof"]]).groupby("arm")["told"].mean()
     within = PARITY * given
-    if means.max() - means.min() > within or given - means.min() > max(within, 1.0):
+    if means.max() - means.min() > within or (means - given).abs().max() > max(within, 1.0):
         return ", ".join(f"{arm} {mean:,.4g}" for arm, mean in means.items())
     return ""
 

@@ -138,7 +138,15 @@ def test_an_arm_that_ends_early_is_told_on(
 
 @pytest.mark.parametrize(
     ("ends", "said"),
-    [((8, 8), ""), ((7, 7), ""), ((8, 4), "a 8, b 4"), ((4, 4), "a 4, b 4"), ((8, None), ""), ((None, None), "")],
+    [
+        ((8, 8), ""),
+        ((7, 7), ""),
+        ((8, 4), "a 8, b 4"),
+        ((4, 4), "a 4, b 4"),
+        ((24, 24), "a 24, b 24"),
+        ((8, None), ""),
+        ((None, None), ""),
+    ],
 )
 def test_where_own_reports_end(ends: tuple[float | None, float | None], said: str) -> None:
     """Counted from zero, the last of eight steps is the seventh; where no step was stated, nothing is claimed."""
