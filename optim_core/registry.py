@@ -224,7 +224,8 @@ def _rehearse(name: str, cls: type[Counting]) -> frozenset[str]:
             raise KeyError(
                 f"{name!r} cannot be an arm: two steps along plain gradients of a linear layer ended in "
                 f"{type(error).__name__}: {error}. An arm is built from a model's parameters and steps once per "
-                "gradient; it must not require closures, second derivatives, names or its own parameter groups"
+                "gradient; it must not require closures, second derivatives, names or its own parameter groups. "
+                "A subclass of optim_core.Counting may evaluate its closure as often as it needs"
             ) from None
 
 

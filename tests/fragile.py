@@ -57,6 +57,8 @@ class Fragile(Fit):
             time.sleep(600)
         if self._later:
             Path(self._later).read_text()
+        if self._breaks == "batch drawn anew":
+            return super().batch(int(torch.randint(1_000, ())), index)
         return super().batch(seed, index)
 
     def batch_identity(self, seed: int, index: int) -> bytes:
@@ -86,3 +88,19 @@ class Picky(torch.optim.SGD):
         if self.kind == "bad" or (self.kind == "odd" and self.beta > 0.5):
             raise RuntimeError(f"no step of this {'kind' if self.kind == 'bad' else 'sort'}")
         return super().step(closure)
+
+
+class Whole(torch.optim.SGD):
+    """Counts its steps, in integers only."""
+
+    def __init__(self, params: Any, lr: float = 0.1, every: int = 3) -> None:
+        super().__init__(params, lr=lr)
+        range(every)
+
+
+class Undeclared(torch.optim.SGD):
+    """The same, without saying so."""
+
+    def __init__(self, params: Any, lr: float = 0.1, every: Any = 3) -> None:
+        super().__init__(params, lr=lr)
+        range(every)

@@ -166,7 +166,7 @@ def wait(
     except KeyboardInterrupt:
         stop = shlex.join(["geosweep", "stop", sweep_id, "--address", address])
         said = f"{sweep_id} keeps running; stop it with: {stop}"
-        say(talk, said)
+        say(said)
         raise Failed(Exit.INTERRUPTED, said) from None
     folder = follower.folder()
     attempt = told(attempt, folder, before)

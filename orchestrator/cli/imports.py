@@ -215,7 +215,7 @@ def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool,
     except UnusableError as error:
         fail(str(error), Exit.INVALID_FILE)
     parquet.export(made.folder, made.folder.results)
-    identity, trials = made.folder.sweep_id, len(made.design.placed)
+    identity, trials = made.folder.sweep_id, len({one.row.where for one in made.design.placed})
     arms = list(dict.fromkeys(one.row.arm for one in made.design.placed))
     if as_json:
         emit(

@@ -19,7 +19,7 @@ from orchestrator.storage.errors import NotFound
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
     from orchestrator.storage.metric_log import LoggedPoint
-    from orchestrator.trial.record import Result
+    from orchestrator.trial.job import Result
 
 LOOK_S, LOOK_FAR_S = 0.3, 2.0
 """How often `--follow` polls a file."""

@@ -2,7 +2,9 @@
 
 Arms are compared at the same amount of the budget's unit. For each pair, a second comparison is made at equal seconds,
 T = min(mean seconds of A, mean seconds of B) over the confirm trials: each trial's curve is read at T, interpolated
-linearly between its evaluations at the trial's mean pace; a trial that had already ended keeps its last value. The
+linearly between its evaluations at the trial's mean pace; a trial that had already ended keeps its last value. Two arms
+whose means differ by less than ALIKE count as equally fast, and are read at their ends: identical arms differ by that
+much, depending on what ran before them, and in every trial alike, so more trials would not average it out. The
 learning-rate schedule of the slower arm is unfinished at T, so this is biased against it. Seconds are those of trials
 that shared their machines with others.
 """
@@ -31,6 +33,8 @@ from orchestrator.storage import calibration
 
 FARTHEST = 0.25
 """(max - min) / mean of the arms' seconds."""
+ALIKE = 0.1
+"""(max - min) / max of the mean seconds of two arms that count as equally fast."""
 
 
 def unit_of(evidence: Evidence) -> str:
@@ -130,7 +134,9 @@ def at_equal_seconds(
     for p in made.pairs:
         pair = (p.a, p.b)
         seconds[pair] = float(min(pace[pair[0]], pace[pair[1]]))
-        units = [_units(confirm[confirm["arm"] == arm], by_trial, seconds[pair], unit) for arm in pair]
+        alike = seconds[pair] >= (1 - ALIKE) * float(max(pace[pair[0]], pace[pair[1]]))
+        until = math.inf if alike else seconds[pair]
+        units = [_units(confirm[confirm["arm"] == arm], by_trial, until, unit) for arm in pair]
         if units[0] is None or units[1] is None:
             return {}
         found[pair] = differences(units[0], units[1])

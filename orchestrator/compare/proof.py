@@ -12,6 +12,7 @@ results are declared at best.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -27,7 +28,7 @@ OURS = Proof(
     pairing=Level(level=PROVED, why="equal digests of weights and batches on every seed"),
     compute=Level(level=PROVED, why="gradient evaluations were counted"),
 )
-"""For built-in training."""
+"""For built-in training with a budget in gradient evaluations."""
 
 
 def of_pairs(trials: pd.DataFrame, pairs: Sequence[tuple[str, str]], budget: Mapping[str, Any]) -> list[Proof]:
@@ -36,11 +37,12 @@ def of_pairs(trials: pd.DataFrame, pairs: Sequence[tuple[str, str]], budget: Map
     `budget`: `unit` and `per_trial`.
     """
     confirm = trials[trials["stage"] == Stage.CONFIRM]
-    if not any(confirm["proof"]):
-        return [OURS for _ in pairs]
-    found = []
+    ours, found = not any(confirm["proof"]), []
     for pair in pairs:
         both = confirm[confirm["arm"].isin(pair)]
+        if ours:
+            found.append(replace(OURS, compute=_of_ours(both, str(budget["unit"]))))
+            continue
         found.append(
             Proof(pairing=pairing(both), compute=compute(both, str(budget["unit"]), float(budget["per_trial"])))
         )
@@ -103,6 +105,15 @@ def compute(both: pd.DataFrame, unit: str, given: float) -> Level:
     return Level(level=UNKNOWN, why=f"no budget was passed on; {why}", reports=ends)
 
 
+def _of_ours(both: pd.DataFrame, unit: str) -> Level:
+    """For built-in training, which counts every unit; equal steps, tokens or seconds can be unequal gradients."""
+    if unit == "grad_evals":
+        return OURS.compute
+    whole = both[both["state"] == State.COMPLETE]
+    why = "by the clock" if unit == "seconds" else f"{unit} were counted"
+    return Level(level=PROVED, why=f"{why}{_gradients(whole, whole['grad_evals'].tolist())}")
+
+
 def _other(counts: Sequence[float | None], given: float) -> str:
     """Notes an amount that differs from the budget, if every trial has one."""
     mean = sum(count or 0.0 for count in counts) / len(counts)
@@ -111,7 +122,7 @@ def _other(counts: Sequence[float | None], given: float) -> str:
 
 def _gradients(both: pd.DataFrame, counted: Sequence[float | None]) -> str:
     """The arms' gradient evaluations, where they were counted."""
-    if not all(counted):
+    if not counted or not all(counted):
         return ""
     means = both.assign(counted=[float(c or 0.0) for c in counted]).groupby("arm")["counted"].mean()
     if (means.max() - means.min()) / means.mean() <= PARITY:
@@ -131,7 +142,7 @@ def _reports_end(both: pd.DataFrame, given: float) -> str:
         return ""
     means = trained.assign(told=[float(p["told"]) for p in trained["proof"]]).groupby("arm")["told"].mean()
     within = PARITY * given
-    if means.max() - means.min() > within or given - means.min() > max(within, 1.0):
+    if means.max() - means.min() > within or (means - given).abs().max() > max(within, 1.0):
         return ", ".join(f"{arm} {mean:,.4g}" for arm, mean in means.items())
     return ""
 

@@ -50,6 +50,7 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
         draft.left_out(("metadata", key), OF_THE_CLUSTER)
     program.header(draft, str(metadata.get("name") or metadata.get("generateName") or "experiment"))
     words = _command(spec, draft)
+    _environment(spec, draft)
     names, command = _flags(spec, words, draft)
     script = program.file_in(words)
     found: dict[str, tuple[Any, list[str]]] = {}
@@ -112,6 +113,31 @@ def _command(spec: Mapping[str, Any], draft: Draft) -> list[str]:
             draft.left_out((*at, "trialSpec"), f"{words[2]!r} was not read: unclosed quote")
             return []
     return words
+
+
+def _environment(spec: Mapping[str, Any], draft: Draft) -> None:
+    """Notes what the trial's job gave to its program besides the command; not the values, which may be secret."""
+    template = spec.get("trialTemplate") or {}
+    at: Path = ("spec", "trialTemplate", "trialSpec")
+    found, others = _containers(spec), list[str]()
+    for one in (found[0].get("env") or []) if found else ():
+        inside = REFERENCE.search(str(one.get("value")))
+        if inside:
+            why = "a parameter in the environment; the program gets --NAME=VALUE instead"
+            draft.left_out(at, f"env {one.get('name')}, {inside[0]}: {why}")
+        else:
+            others.append(str(one.get("name")))
+    if others or (found and found[0].get("envFrom")):
+        named = ", ".join([*others, *(["envFrom"] if found[0].get("envFrom") else [])])
+        draft.left_out(at, f"env {named}: a program runs in the environment of `geosweep run`")
+    replicas = dict[str, int]()
+    for key, value in ((template.get("trialSpec") or {}).get("spec") or {}).items():
+        if str(key).endswith("ReplicaSpecs") and isinstance(value, Mapping):
+            replicas = {role: int((one or {}).get("replicas") or 1) for role, one in value.items()}
+    if sum(replicas.values()) > 1:
+        counts = ", ".join(f"{count} {role}" for role, count in replicas.items())
+        why = "a trial runs one command, which may start several processes itself (torchrun, docs/scripts.md)"
+        draft.left_out(at, f"replicas ({counts}): {why}")
 
 
 def _flags(spec: Mapping[str, Any], words: Sequence[str], draft: Draft) -> tuple[dict[str, str], list[str]]:

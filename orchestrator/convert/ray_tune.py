@@ -8,6 +8,7 @@ the arguments of a Tuner (param_space, tune_config) is read too. Values may be {
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,10 +47,13 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     """The draft. `by` names the parameter whose values become arms. Raises program.NoListError."""
     draft = Draft("a Ray Tune experiment", document)
     name, at, given = _experiment(document.value, draft)
-    flat = {**given, **(given.get("tune_config") or {})}
-    for key in given:
-        if key not in OWN:
-            draft.left_out((*at, key), LEFT_OUT.get(key, "is not converted"))
+    run_config = given.get("run_config") or {}
+    flat = {**{k: v for k, v in run_config.items() if k == "stop"}, **given, **(given.get("tune_config") or {})}
+    flat["scheduler"] = _called(flat.get("scheduler"))
+    for part, inside in ((), given), (("tune_config",), given.get("tune_config") or {}), (("run_config",), run_config):
+        for key in inside:
+            if key not in OWN:
+                draft.left_out((*at, *part, key), LEFT_OUT.get(key, "is not converted"))
     program.header(draft, name)
     script = program.file_in([str(given.get("run") or "")])
     said = (
@@ -72,7 +76,8 @@ def convert(document: Document, text: str, *, by: str = "") -> Draft:
     program.arms(draft, found, by, script or "trained")
     draft.top.put("method", {"name": _method(flat, grid)}, "grid_search tries all of its values" if grid else "")
     _stopping(draft, flat, at)
-    _budget(draft, flat, at, hand, grid=grid)
+    place: Path = (*at, "run_config", "stop") if "stop" not in given else ()
+    _budget(draft, flat, at, hand, grid=grid, place=place)
     _resources(draft, flat, at)
     return draft
 
@@ -175,6 +180,21 @@ ORDER: Mapping[str, tuple[str, ...]] = {
 """The arguments of each, which may be named in any order."""
 
 
+def _called(scheduler: Any) -> Any:
+    """`ASHAScheduler(max_t=100)`, as people write it, like the mapping `{type: ASHAScheduler, max_t: 100}`."""
+    try:
+        call = ast.parse(scheduler.strip(), mode="eval").body if isinstance(scheduler, str) else None
+    except SyntaxError:
+        return scheduler
+    if not isinstance(call, ast.Call):
+        return scheduler
+    words = {"type": ast.unparse(call.func).rpartition(".")[2]}
+    for word in call.keywords:
+        with contextlib.suppress(ValueError):  # code
+            words[str(word.arg)] = ast.literal_eval(word.value)
+    return words
+
+
 def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
     scheduler = flat.get("scheduler")
     if not scheduler:
@@ -198,12 +218,17 @@ def _stopping(draft: Draft, flat: Mapping[str, Any], at: Path) -> None:
     draft.top.put("early_terminate", found, f"was {named}")
 
 
-def _budget(draft: Draft, flat: Mapping[str, Any], at: Path, hand: program.Handed, *, grid: bool) -> None:
+def _budget(
+    draft: Draft, flat: Mapping[str, Any], at: Path, hand: program.Handed, *, grid: bool, place: Path = ()
+) -> None:
+    """`place`: that of `stop`, if it is elsewhere."""
     stop, scheduler = flat.get("stop"), flat.get("scheduler")
     rules: Mapping[str, Any] = stop if isinstance(stop, Mapping) else {}
     most = rules.get("training_iteration") or (scheduler.get("max_t") if isinstance(scheduler, Mapping) else None)
     for key in rules.keys() - {"training_iteration"}:
-        draft.left_out((*at, "stop", key), "a trial does not stop at a target value, which would favor lucky seeds")
+        draft.left_out(
+            (*(place or (*at, "stop")), key), "a trial does not stop at a target value, which would favor lucky seeds"
+        )
     samples = flat.get("num_samples")
     if grid and isinstance(samples, int) and samples > 1:
         said = f"num_samples {samples} repeats the grid; one seed per repetition"

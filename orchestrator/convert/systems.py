@@ -32,10 +32,21 @@ SYSTEMS: Mapping[str, Converter] = {
     "ray": ray_tune.convert,
 }
 """Word of `geosweep convert` -> its converter."""
+OF_PYTHON: Mapping[str, str] = {
+    "wandb": "write the dict that it passes to wandb.sweep as YAML or JSON: json.dump(config, open('sweep.json', 'w'))",
+    "optuna": "write the search space as JSON, {NAME: {name: FloatDistribution, attributes: {low: .., high: .., log: "
+    "..}}}: of a trial, {n: json.loads(optuna.distributions.distribution_to_json(d)) for n, d in "
+    "trial.distributions.items()}. For finished trials: geosweep import optuna",
+    "katib": "convert katib reads the Experiment as YAML: kubectl get experiment NAME -o yaml",
+    "ray": "write param_space and tune_config as YAML, with texts such as 'tune.loguniform(1e-4, 1e-1)'",
+}
+"""What to convert instead of a program."""
 
 
 def convert(word: str, text: str, file: str, *, by: str = "") -> Draft:
     """The draft of a file of the system `word`. Raises SpecError for a file of another one, or of none."""
+    if file.endswith((".py", ".ipynb")):
+        raise SpecError(file, 1, 1, (), f"is Python, which is not converted; {OF_PYTHON[word]}")
     try:
         document = parse(text)
     except YamlError as error:

@@ -79,6 +79,7 @@ def resolved(model: SweepModel, processes: int, where: Where) -> Arms:
         found.arms[arm] = ArmSpec(name=arm, optimizer=optimizer, parameters=ordered, groups=groups.patterns)
         found.places[arm] = places
     grouping.check_used(model, found.arms, where)
+    check_shared_conditions(found.arms, found.places, where)
     return found
 
 
@@ -211,7 +212,7 @@ def _renamed_conditions(
 def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], where: Where, arm: str) -> None:
     """An arm's own parameter can become active: its conditions name only values that their parents can have.
 
-    A shared parameter, which may have different parents in different arms, only has to name a value.
+    For shared parameters, which may have different parents in different arms, see `check_shared_conditions`.
     """
     known = {p.name: p for p in every}
     for p in known.values():
@@ -219,28 +220,46 @@ def check_conditions(every: Iterable[Parameter], places: Mapping[str, Path], whe
             at = (*places[p.name], "when", parent)
             if not wanted:
                 raise where.error(at, f"names no value, so {p.name} would never be active; name one, or remove it")
-            if places[p.name][0] != "arms" or parent not in known:
-                continue
-            never = [value for value in wanted if not _can_have(known[parent], value)]
-            if len(never) == len(wanted):
-                raise where.error(
-                    at,
-                    f"{', '.join(map(str, never))} is not a value of {parent} here (it has {_all_of(known[parent])}), "
-                    f"so {p.name} would never be active; fix or remove it",
-                )
-            if never:
-                has = f"it has {_all_of(known[parent])}"
-                raise where.error(
-                    at, f"{', '.join(map(str, never))} is not a value of {parent} here ({has}); remove it"
-                )
+            if places[p.name][0] == "arms" and parent in known:
+                _check_condition(p, parent, [known[parent]], at, where)
+
+
+def check_shared_conditions(
+    arms: Mapping[str, ArmSpec], places: Mapping[str, Mapping[str, Path]], where: Where
+) -> None:
+    """A shared parameter can become active: every value that its conditions name is one of the parent's in some arm."""
+    found: dict[tuple[Path, str], tuple[Parameter, list[Parameter]]] = {}
+    for arm in arms.values():
+        known = {p.name: p for p in arm.parameters}
+        for p in arm.parameters:
+            path = places[arm.name][p.name]
+            for parent in p.when if path[0] != "arms" else ():
+                found.setdefault(((*path, "when", parent), p.name), (p, []))[1].append(known[parent])
+    for (at, _), (p, parents) in found.items():
+        _check_condition(p, str(at[-1]), parents, at, where)
+
+
+def _check_condition(p: Parameter, parent: str, parents: Sequence[Parameter], at: Path, where: Where) -> None:
+    """Raises SpecError for values of a condition that none of these, the parent in different arms, can have."""
+    wanted = p.when[parents[0].name]
+    never = [value for value in wanted if not any(_can_have(one, value) for one in parents)]
+    if not never:
+        return
+    has = "; ".join(dict.fromkeys(map(_all_of, parents)))
+    said = f"{', '.join(map(str, never))} is not a value of {parent} here (it has {has})"
+    if len(never) == len(wanted):
+        raise where.error(at, f"{said}, so {p.name} would never be active; fix or remove it")
+    raise where.error(at, f"{said}; remove it")
 
 
 def _can_have(p: Parameter, value: Any) -> bool:
-    """Whether a value is one of a parameter's, as conditions compare them."""
+    """Whether a value is one of a parameter's, as conditions compare them; a continuous range hits no given number."""
     if p.values:
         return value in p.values
-    return is_number(value) and p.low <= value <= p.high
+    return is_number(value) and p.low <= value <= p.high and (p.kind == "int" or p.step is not None)
 
 
 def _all_of(p: Parameter) -> str:
-    return ", ".join(map(str, p.values)) if p.values else f"{p.low} to {p.high}"
+    if p.values:
+        return ", ".join(map(str, p.values))
+    return f"{'' if p.kind == 'int' or p.step else 'any number from '}{p.low} to {p.high}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 from collections.abc import Mapping
@@ -126,7 +127,7 @@ def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: st
     name = name or p.name
     known = optim_core.hyperparameters(optimizer)[name]
     for value in ends_of(p):
-        if found := misfit(name, known, value):
+        if found := misfit_of(p, name, known, value):
             raise where.error(path, found)
         if not finite(value):
             raise where.error(path, f"{value} is not finite")
@@ -139,6 +140,15 @@ def check_value(optimizer: str, p: Parameter, where: Where, path: Path, name: st
             ) from None
         except ValueError as error:
             raise where.error(path, f"{value!r} is rejected by {optimizer}: {error}") from None
+
+
+def misfit_of(p: Parameter, name: str, known: inspect.Parameter, value: Any) -> str:
+    """Why a value that the parameter can have does not fit the declared argument; empty if it does."""
+    found = misfit(name, known, value)
+    if not found or p.values or p.step or misfit(name, known, int(value)) or not isinstance(p.low, int):
+        return found
+    way = "q_log_uniform_values with q: 1" if p.log else "int_uniform"
+    return f"the range has fractions in it, but {name} is a whole number; use distribution: {way}"
 
 
 def _share(text: str) -> str:

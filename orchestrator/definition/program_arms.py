@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.definition import program
-from orchestrator.definition.arms import Arms, check_conditions, check_name
+from orchestrator.definition.arms import Arms, check_conditions, check_name, check_shared_conditions
 from orchestrator.definition.location import Where
 from orchestrator.definition.model import ArmSpec
 from orchestrator.definition.names import Names
@@ -44,4 +44,5 @@ def resolved(model: SweepModel, where: Where) -> Arms:
             raise where.error((*places[key], "when"), words) from None
         found.arms[name] = ArmSpec(name=name, optimizer=optimizer, parameters=ordered)
         found.places[name] = places
+    check_shared_conditions(found.arms, found.places, where)
     return found

@@ -192,10 +192,12 @@ def corners(parameters: Sequence[Parameter], names: Sequence[str]) -> list[dict[
 
 
 def ends_of(p: Parameter) -> list[Any]:
-    """All listed values of a parameter, or both ends of its range."""
+    """All listed values of a parameter, or both ends of its range, of the type that is drawn from it."""
     if p.values:
         return list(p.values)
-    return [int(p.low), int(p.high)] if p.kind == "int" else [p.low, p.high]
+    if p.kind == "int":
+        return [int(p.low), int(p.high)]
+    return [p.low, p.high] if p.step else [float(p.low), float(p.high)]
 
 
 BINARY: dict[type, Callable[[Any, Any], Any]] = {

@@ -21,6 +21,7 @@ from orchestrator.definition.built import placed
 from orchestrator.definition.errors import nearest
 from orchestrator.definition.kinds import misfit, short
 from orchestrator.definition.location import Where
+from orchestrator.definition.parameter import misfit_of
 from orchestrator.definition.parts import TASK, in_section, section_of, split
 from orchestrator.definition.places import hidden, near
 from orchestrator.definition.schema import SweepModel
@@ -169,7 +170,7 @@ def _check_kind(p: Parameter, argument: inspect.Parameter, path: Path, where: Wh
     """Check that the values are of the kind that the task's constructor declares."""
     name = p.name.partition(".")[2]
     for value in ends_of(p):
-        if found := misfit(name, argument, value):
+        if found := misfit_of(p, name, argument, value):
             raise where.error(path, found)
 
 

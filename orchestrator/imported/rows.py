@@ -166,9 +166,24 @@ def _row(run: ForeignRun, role: Roles, question: Question) -> Row:
         metrics=metrics,
         curves=run.curves,
         state=run.state,
-        budget=number_of(run.values.get(role.budget)) if role.budget else None,
+        budget=_spent(run, role),
         seconds=number_of(run.values.get(role.seconds)) if role.seconds else run.seconds,
     )
+
+
+def _spent(run: ForeignRun, role: Roles) -> float | None:
+    """What a run spent. Raises UnusableError for one that trained to its end if that is no number above 0."""
+    if not role.budget:
+        return None
+    value = run.values.get(role.budget)
+    spent = number_of(value)
+    if run.state is State.COMPLETE and (spent is None or not 0 < spent < math.inf):
+        said = "missing" if value is None else repr(value)
+        raise UnusableError(
+            f"{run.where}: {bare(role.budget)}, what the run spent, is {said}; expected a number above 0 (without "
+            "--budget, equal budgets are not checked)"
+        )
+    return spent
 
 
 def _value(value: Any) -> Any:

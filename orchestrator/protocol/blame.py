@@ -29,6 +29,8 @@ LONGEST = 300
 METHODS = ("model", "batch", "batch_identity", "refresh_batch", "loss", "closure", "evaluate", "scores")
 """What a trial calls on a task."""
 OURS = tuple(str(File(package.__file__ or "").parent) for package in (trainables, optim_core))
+BUILT = (str(File(OURS[1]) / "registry.py"), "build")
+"""File and function in which an optimizer is made."""
 GRADIENT, LOOP = (str(File(OURS[0]) / name) for name in ("gradient.py", "loop.py"))
 
 
@@ -39,6 +41,7 @@ class Stage(enum.Enum):
     BEGIN = "beginning a trial"
     STEP = "the first step"
     EVALUATE = "evaluate()"
+    AGAIN = "batch()"
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,11 @@ def _spoken_of(one: Broken, of_task: bool) -> str:
 
 def _is_of_task(one: Broken) -> bool:
     """Whether the task broke, and not the optimizer that asked it for a gradient."""
-    if one.stage in (Stage.BUILD, Stage.EVALUATE) or one.task is None:
+    if one.stage in (Stage.BUILD, Stage.EVALUATE, Stage.AGAIN) or one.task is None:
         return True
     files, frames = _files(one.task), one.frames
+    if any((frame.filename, frame.name) == BUILT for frame in frames):  # both may be written in one file
+        return False
     if one.stage is Stage.BEGIN and frames[-1].filename == LOOP:  # which rejects what the task returned
         return True
     if not any(frame.name == "step" for frame in frames):

@@ -1,10 +1,11 @@
 """Valid means that it runs: before anything starts, each arm takes one step at the corners of its space.
 
-Task, model, batch and optimizer are made as a trial makes them, with its first seed; the model is evaluated once for
-each variant of the task. Whatever breaks has a place in the file (see `blame`). The corners are all listed values and
-both ends of every range. Of each arm as many are tried as it takes to have every value in one, for LIMIT_S in all.
-Where one breaks, those that differ from its arm's first in one value say which value it was. Then come the others of
-these, and the other combinations, for SOME_S of computing, or MORE_S where something broke. Each is tried once.
+Task, model, batch and optimizer are made as a trial makes them, with its first seed; the model is evaluated, and a
+batch made a second time, once for each variant of the task. Whatever breaks has a place in the file (see `blame`). The
+corners are all listed values and both ends of every range. Of each arm as many are tried as it takes to have every
+value in one, for LIMIT_S in all. Where one breaks, those that differ from its arm's first in one value say which value
+it was. Then come the others of these, and the other combinations, for SOME_S of computing, or MORE_S where something
+broke. Each is tried once.
 
 Where optimizer or task are not bundled and steps are quick, it is also tried whether they go on from a checkpoint as if
 they had never stopped (see `resuming`).
@@ -39,6 +40,7 @@ from orchestrator.definition.yaml12 import parse
 from orchestrator.protocol import resuming
 from orchestrator.protocol.blame import Blame, Broken, Stage
 from orchestrator.protocol.patience import Frames, endless_step, watched
+from orchestrator.protocol.redrawn import redrawn
 from trainables.loop import Diverged, Training
 from trainables.metrics import replaced
 from trainables.ramp import Ramp
@@ -192,6 +194,9 @@ class _Rehearsal:
                 self.metrics.append(training.measure())
                 if wrong := replaced(self.metrics[-1], task.METRICS, type(task).__name__):
                     raise TypeError(wrong)
+                stage = Stage.AGAIN
+                if wrong := redrawn(task, self._spec.seeds.tune[0]):
+                    raise ValueError(wrong)
         except (Exception, SystemExit) as error:
             self.broken.append(Broken(error, stage, corner.arm, corner.config, type(task) if task else None))
             traceback.clear_frames(error.__traceback__)  # they hold models

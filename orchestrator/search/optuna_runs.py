@@ -43,11 +43,16 @@ def runs(url: str, studies: Sequence[str] = ()) -> ForeignRuns:
     left: Counter[str] = Counter()
     for name in studies or there:
         study = optuna.load_study(study_name=name, storage=storage)
-        names = _metrics(study)
+        names, trials = _metrics(study), study.get_trials(deepcopy=False)
+        if not trials and not studies:  # nothing to import, whatever it was to do
+            continue
         for metric, goal in zip(names, study.directions, strict=True):
             if goals.setdefault(metric, goal.name.lower()) != goal.name.lower():
-                raise UnusableError(f"study {name} is to {goal.name.lower()} {metric}, an earlier one is not")
-        for trial in study.get_trials(deepcopy=False):
+                raise UnusableError(
+                    f"study {name} is to {goal.name.lower()} {metric}, an earlier one is not; name those that belong "
+                    "together: geosweep import optuna URL STUDY STUDY ..."
+                )
+        for trial in trials:
             if trial.state in STATES:
                 rows.append(_row(name, study, trial, names))
             else:

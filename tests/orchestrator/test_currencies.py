@@ -96,6 +96,15 @@ def test_a_slow_winner_turns(original: SweepFolder, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_clock_of_one_machine_decides_nothing(original: SweepFolder, tmp_path: Path) -> None:
+    """Identical arms take a few percent more or less, each of their trials alike: that is no difference in speed."""
+    for slower in (1.9, 2.1):
+        (pair,) = answer(swept(original, tmp_path / str(slower), {"sgd": slower, "adamw": 2.0})).pairs
+        assert pair.at_equal_seconds.difference == pytest.approx(pair.difference)
+        assert pair.at_equal_seconds.interval == pytest.approx(pair.interval)
+
+
+@pytest.mark.slow
 def test_the_first_evaluation_bounds_what_can_be_said(original: SweepFolder, tmp_path: Path) -> None:
     evidence = swept(original, tmp_path, {"sgd": 2.0, "adamw": 2.0})
     curve = evidence.curves[evidence.curves["name"] == "loss/val"].sort_values("seconds")

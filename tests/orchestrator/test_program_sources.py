@@ -42,6 +42,14 @@ def test_a_group_may_spell_a_slash() -> None:
     assert list(sources.Pattern(r"val (?P<loss__val>\S+)").line("val 2")) == [{"loss/val": 2.0}]
 
 
+def test_what_a_pattern_finds_and_is_no_number_is_named() -> None:
+    source = sources.Pattern(r"step (?P<step>\d+): (?P<loss>\S+)")
+    assert list(source.line("step 1: 0.5")) == [{"step": 1.0, "loss": 0.5}]
+    assert source.trouble() == ""
+    assert list(source.line("step 2: 0,5")) == [{"step": 2.0}]
+    assert source.trouble() == "loss matched '0,5', which is not a number"
+
+
 def test_printed_json() -> None:
     found = sources.source("jsonl", "stdout", Path())
     assert list(found.line('{"step": 3, "eval": {"loss": 0.5, "name": "x"}, "ok": true}')) == [

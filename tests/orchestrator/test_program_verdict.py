@@ -138,7 +138,15 @@ def test_an_arm_that_ends_early_is_told_on(
 
 @pytest.mark.parametrize(
     ("ends", "said"),
-    [((8, 8), ""), ((7, 7), ""), ((8, 4), "a 8, b 4"), ((4, 4), "a 4, b 4"), ((8, None), ""), ((None, None), "")],
+    [
+        ((8, 8), ""),
+        ((7, 7), ""),
+        ((8, 4), "a 8, b 4"),
+        ((4, 4), "a 4, b 4"),
+        ((24, 24), "a 24, b 24"),
+        ((8, None), ""),
+        ((None, None), ""),
+    ],
 )
 def test_where_own_reports_end(ends: tuple[float | None, float | None], said: str) -> None:
     """Counted from zero, the last of eight steps is the seventh; where no step was stated, nothing is claimed."""
@@ -267,6 +275,19 @@ def test_weights_that_differ_and_unequal_gradients_are_named() -> None:
     )
     assert found.pairing.why == "the seed was passed on; initial weights differ between the arms"
     assert found.compute.why == "steps were counted; gradient evaluations were a 9, b 18"
+
+
+@pytest.mark.parametrize(("unit", "why"), [
+    ("grad_evals", "gradient evaluations were counted"),
+    ("steps", "steps were counted; gradient evaluations were a 9, b 18"),
+    ("tokens", "tokens were counted; gradient evaluations were a 9, b 18"),
+    ("seconds", "by the clock; gradient evaluations were a 9, b 18"),
+])  # fmt: skip
+def test_built_in_training_names_unequal_gradients_too(unit: str, why: str) -> None:
+    """Equal steps are half the compute for one of these arms: 'proved' must not say that gradients were equal."""
+    frame = trials(state="COMPLETE", proof=[{}] * 4, grad_evals=[9.0, 9.0, 18.0, 18.0])
+    (found,) = proof.of_pairs(frame, PAIR, {"unit": unit, "per_trial": 9})
+    assert (found.compute.level, found.compute.why) == ("proved", why)
 
 
 def test_a_count_that_is_not_the_budget_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import re
@@ -10,12 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import optim_core
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError, SpecErrors, errors_of
+from orchestrator.protocol.redrawn import same
 from orchestrator.protocol.rehearsal import Rehearsed, rehearse
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called
@@ -38,6 +41,18 @@ def test_refused_with_place_and_way_out(path: Path) -> None:
         rehearse(spec, text)
     assert LINE.sub(r"(\1)", str(caught.value)) == "FILE:" + text.splitlines()[0].removeprefix("# expect: ")
     assert len(errors_of(caught.value)) == 1
+
+
+@pytest.mark.parametrize("made", [
+    torch.zeros(3, dtype=torch.bfloat16),
+    torch.tensor([1.0, float("nan")]),
+    np.array([1.0, float("nan")]),
+    {"inputs": [torch.arange(3), "text"], "weight": (0.5, True, None)},
+], ids=str)  # fmt: skip
+def test_the_same_batch_is_the_same(made: object) -> None:
+    assert same(made, copy.deepcopy(made))
+    assert not same(made, [made])
+    assert not same({"x": made, "y": torch.zeros(2)}, {"x": made, "y": torch.ones(2)})
 
 
 def test_all_that_breaks_is_said_at_once() -> None:

@@ -19,7 +19,8 @@ ATTRIBUTE = "keeps state that no checkpoint holds: 3 steps after one"
 
 def text_of(task: str, *arms: str) -> str:
     text = re.sub(r"task: .*", f'task: {{name: "{task}"}}', sweep_text(trials=1, confirm=2, per_trial=40))
-    own = "".join(f"  arm{i}: {{optimizer: {arm}, parameters: {{lr: {{value: 0.01}}}}}}\n" for i, arm in enumerate(arms))
+    rate = "{lr: {value: 0.01}}"
+    own = "".join(f"  arm{i}: {{optimizer: {arm}, parameters: {rate}}}\n" for i, arm in enumerate(arms))
     return text.replace("arms:\n", f"arms:\n{own}", 1)
 
 

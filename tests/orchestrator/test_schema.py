@@ -41,11 +41,12 @@ BEYOND: dict[str, str] = {
         unknown_hyperparameter unknown_metric unknown_optimizer unknown_optimizer_class unknown_report_metric
         method_of_wandb unknown_method unknown_task unknown_task_module unknown_task_parameter
         workers_apart_in_a_sweep wrong_goal pack_of_llqr pack_of_rounded_moments pack_of_a_game pack_of_dropout
-        pack_in_fp16
+        pack_in_fp16 continuous_range_of_whole_numbers
     """,
     "one value of the file beside another, or reckoned from several": """
         pack_above_max_concurrent
-        condition_met_in_part condition_outside_a_range looks_of_a_race training_accumulate_auto_searched
+        condition_met_in_part condition_of_a_shared_parameter condition_on_a_continuous_range condition_outside_a_range
+        looks_of_a_race training_accumulate_auto_searched
         training_accumulate_auto_shared
         arm_names_alike budget_below_a_step condition_never_met condition_on_unknown_task_parameter
         constraints_nobody_obeys grad_evals_below_confirm grid_larger_than_trials grid_over_a_range grid_too_large

@@ -66,13 +66,15 @@ class Pattern:
     """Rows from lines that match a regular expression; several per line if it matches more than once."""
 
     def __init__(self, pattern: str) -> None:
-        self._pattern = re.compile(pattern)
+        self._pattern, self._odd = re.compile(pattern), ""
 
     def line(self, text: str) -> Iterator[Row]:
         """See Source."""
         for found in self._pattern.finditer(text):
             named = {name.replace("__", "/"): value for name, value in found.groupdict().items()}
             row = {name: known for name, value in named.items() if (known := number(value)) is not None}
+            odd = next((name for name, value in named.items() if value and name not in row), "")
+            self._odd = self._odd or (odd and f"{odd} matched {named[odd]!r}, which is not a number")
             if row:
                 yield row
 
@@ -82,7 +84,7 @@ class Pattern:
 
     def trouble(self) -> str:
         """See Source."""
-        return ""
+        return self._odd
 
 
 class PrintedJson(Pattern):
