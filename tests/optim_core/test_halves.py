@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core.two_pass import TwoPass
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import SETTINGS, Run, batches_for, equal
 
 KIN = [n for n in optim_core.names() if issubclass(optim_core.lookup(n), TwoPass)]
@@ -62,14 +63,7 @@ def test_norm_statistics_are_those_of_the_clean_pass() -> None:
         assert halves.first_step()
         models[0](x).square().mean().backward()
         halves.second_step()
-
-        def closure(x: Tensor = x) -> Tensor:
-            whole.zero_grad()
-            loss = models[1](x).square().mean()
-            loss.backward()
-            return loss
-
-        whole.step(closure)
+        whole.step(closure_of(whole, lambda x=x: models[1](x).square().mean()))
     assert equal(list(models[0].state_dict().values()), list(models[1].state_dict().values()))
     before = [t.clone() for t in models[0].state_dict().values()]
     models[0](batches[0] * float("inf")).square().mean().backward()

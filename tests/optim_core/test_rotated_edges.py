@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core import rotations
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import equal
 
 KINDS = rotations.kinds()
@@ -30,12 +31,9 @@ class Bowl(nn.Module):
         self.used = list(parameters)
 
     def train_with(self, optimizer: Any, steps: int) -> None:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = torch.stack([(getattr(self, name) ** 2).sum() for name in self.used]).sum() / 2
-            loss.backward()
-            return loss
-
+        closure = closure_of(
+            optimizer, lambda: torch.stack([(getattr(self, name) ** 2).sum() for name in self.used]).sum() / 2
+        )
         for _ in range(steps):
             optimizer.step(closure)
 
@@ -269,15 +267,9 @@ def test_sparse_gradients_and_complex_parameters_are_refused_by_name() -> None:
     table = nn.Embedding(5, 3, sparse=True)
     optimizer = optim_core.build("rotated_adamw", table, rotation="svd")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = table(torch.tensor([1, 2])).sum()
-        loss.backward()
-        return loss
-
     home = table.weight.detach().clone()
     with pytest.raises(RuntimeError, match="gradient of weight is sparse"):
-        optimizer.step(closure)
+        optimizer.step(closure_of(optimizer, lambda: table(torch.tensor([1, 2])).sum()))
     assert torch.equal(table.weight, home)
     for name in ("rotated_adamw", "rotated(sgd)"):
         with pytest.raises(TypeError, match="wave is complex"):

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import optim_core
 from optim_core.sam import ASAM, SAM, FriendlySAM
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, equal, problem
 
 KIN = ["sam", "asam", "friendly_sam"]
@@ -46,19 +47,22 @@ def by_hand(
                 means[p] = 0.9 * means.get(p, first[p]) + 0.1 * first[p]
 
 
-def closure_of(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    return closure
-
-
 def close(a: nn.Module, b: nn.Module, rtol: float = 1e-12) -> None:
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_equals_the_formulas(name: str) -> None:
+    run, (twin, batch) = Run(lambda m: optim_core.build(name, m, lr=0.05, sam_radius=0.3)), problem()
+    groups = [{"params": list(twin.parameters()), "lr": 0.05, "weight_decay": 0.0, "sam_radius": 0.3}]
+    velocity: dict[Tensor, Tensor] = {}
+    means: dict[Tensor, Tensor] = {}
+    run.steps(0, 10)
+    for index in range(10):
+        x, y = batch(index)
+        by_hand(lambda x=x, y=y: nn.functional.cross_entropy(twin(x), y), groups, velocity, means, name)
+    close(run.model, twin)
 
 
 @pytest.mark.parametrize("name", KIN)
