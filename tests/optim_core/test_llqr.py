@@ -188,13 +188,13 @@ def test_a_batch_that_is_not_finite_leaves_u_finite() -> None:
     for check in (True, False):
         run = make(decrease_check=check)
         run.steps(0, 3)
-        batch = run.optimizer._batches
+        batch = run.optimizer._batches.given
 
         def broken(i: int, batch: Any = batch) -> Any:
             x, y = batch(i)
             return x * float("nan"), y
 
-        run.optimizer._batches = broken
+        run.optimizer._batches.given = broken
         run.steps(3, 5)
         held = [v for s in run.optimizer.state.values() for k, v in s.items() if k.startswith("geometry_")]
         assert all(bool(v.isfinite().all()) for v in held)
