@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -71,7 +72,7 @@ class LearnedGeometry(Counting):
     def __init__(
         self,
         params: Params,
-        own: Mapping[str, Any],
+        own: Mapping[str, Any] = MappingProxyType({}),
         /,
         *,
         lr: float = 0.1,
@@ -128,8 +129,7 @@ class LearnedGeometry(Counting):
         self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
         super().__init__(params, {**defaults, **learned, **own})
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "refresh_step": -1, "drawn": 0}
-        counters["frozen"] = False
-        self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
+        self.param_groups[0].update(counters, frozen=False, objective_before=math.nan, objective_after=math.nan)
 
     check_values = staticmethod(check_ranges)
 
