@@ -31,6 +31,7 @@ from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params
 from optim_core.declarations import FROZEN_PRECONDITIONER, Limit
 from optim_core.descent import BASES, descend
+from optim_core.fresh import gradients
 from optim_core.geometry import LearnedGeometry
 from optim_core.ranges import choice
 from optim_core.registry import register
@@ -83,7 +84,7 @@ class LLQR(LearnedGeometry):
         self.begin_step()
         for group in self.param_groups:
             params = with_gradient(group)
-            grads = [p.grad for p in params if p.grad is not None]
+            grads = gradients(params)
             if group["apply_to"] == "gradient":
                 descend(group, params, self.precondition(group, params, grads), self.state, skipped=self._skipped)
             elif params:

@@ -34,7 +34,7 @@ from optim_core.base import Closure, Params
 from optim_core.curvature import dot
 from optim_core.declarations import FROZEN_PRECONDITIONER, NOT_NEGATIVE, SHARE, Limit
 from optim_core.descent import BASES
-from optim_core.fresh import NotFinite
+from optim_core.fresh import NotFinite, gradients
 from optim_core.geometry import LearnedGeometry
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
@@ -273,7 +273,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         finally:
             self._excursion.back()
         seen = [with_gradient(g) for g in self.param_groups]
-        grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
+        grads = [gradients(ps) for ps in seen]
         self.begin_step()
         for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
             self._average(group, used, before)

@@ -238,11 +238,6 @@ class MarchenkoPastur(Jacobi):
             **options,
         )
 
-    @staticmethod
-    def check(group: Mapping[str, Any]) -> None:
-        """0 <= mu < L."""
-        schedules.check_edges(group["smoothness"], group["strong_convexity"])
-
 
 @register("laguerre")
 class Laguerre(ScheduleFollower):

@@ -33,11 +33,12 @@ from torch import Tensor, nn
 
 from optim_core import spectrum
 from optim_core.average_case import theory
-from optim_core.average_case.products import Differences, epsilon, gradients, wide
+from optim_core.average_case.products import Differences, epsilon, wide
 from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
 from optim_core.average_case.together import JudgesWithLoss
 from optim_core.base import Closure, Params
 from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
+from optim_core.fresh import gradients
 from optim_core.ranges import check_not_negative
 from optim_core.replay import Draws
 from optim_core.sharded import locals_of, refuse
@@ -113,15 +114,6 @@ class ScheduleFollower(JudgesWithLoss):
         self.param_groups[0].update(COUNTERS)
         self._excursion = Excursion()
         self._frozen = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Includes what a copy needs besides the state; it makes its own scratch copy of the weights."""
-        return {**super().__getstate__(), "_frozen": self._frozen}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore what `__getstate__` or `state_dict` returned."""
-        super().__setstate__(state)
-        self._excursion = Excursion()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; earlier losses are not compared with those that include the new parameters.

@@ -77,11 +77,6 @@ class GameOptimizer(Counting):
         super().__init__(groups, {"method": self.METHOD, **defaults})
         self._excursion = Excursion()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copies and pickles create their own scratch copy of the weights."""
-        super().__setstate__(state)
-        self._excursion = Excursion()
-
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
         """Build over a list with one module, or one list of parameters, per player."""

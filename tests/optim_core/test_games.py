@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import optim_core
 from optim_core.games import DivergenceWarning, maps, rates, updates
 from optim_core.games.field import differentiate
-from tests.optim_core.games_reference import F64, Game, bilinear, iterate, quadratic
+from tests.optim_core.games_reference import F64, Game, bilinear, iterate, play, quadratic
 
 METHODS: dict[str, dict[str, float]] = {
     "gda": {"lr": 0.3},
@@ -27,10 +27,6 @@ METHODS: dict[str, dict[str, float]] = {
     "hamiltonian": {"lr": 0.8},
     "consensus": {"lr": 0.3, "consensus": 0.9},
 }
-
-
-def play(name: str, game: Game, **values: Any) -> Any:
-    return optim_core.build(name, game.players, **values)  # type: ignore[arg-type]
 
 
 def random_game(seed: int = 3) -> Game:

@@ -13,6 +13,7 @@ import optim_core
 from optim_core.two_pass import TwoPass
 from tests.closures import closure_of
 from tests.contracts.optimizer_contract import SETTINGS, Run, batches_for, equal
+from tests.optim_core.test_two_pass import norm_network
 
 KIN = [n for n in optim_core.names() if issubclass(optim_core.lookup(n), TwoPass)]
 
@@ -51,11 +52,7 @@ def test_are_the_closure_way_bit_for_bit(name: str, base: str, careless: bool) -
 
 
 def test_norm_statistics_are_those_of_the_clean_pass() -> None:
-    def network() -> nn.Sequential:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-
-    models = [network(), network()]
+    models = [norm_network(), norm_network()]
     batches = torch.randn(4, 32, 4, generator=torch.Generator().manual_seed(3))
     halves, whole = (optim_core.build("sam", m, lr=0.1, sam_radius=0.5) for m in models)
     for x in batches:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, batches_for, equal
 
 
@@ -58,20 +57,6 @@ def test_weights_come_back_bit_for_bit_also_after_an_error(dtype: torch.dtype) -
     with pytest.raises(RuntimeError, match="second pass"):
         run.optimizer.step(closure)
     assert equal(run.weights(), home)
-
-
-def test_batchnorm_keeps_the_statistics_of_the_clean_pass() -> None:
-    def network() -> nn.Sequential:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-
-    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(3))
-    plain, model = network(), network()
-    plain(x)
-    optimizer = optim_core.build("sam", model, lr=0.1, sam_radius=0.5)
-    optimizer.step(closure_of(optimizer, lambda: (model(x) ** 2).mean()))
-    for a, b in zip(model[1].buffers(), plain[1].buffers(), strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize(

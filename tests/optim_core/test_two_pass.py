@@ -226,19 +226,20 @@ def norm_network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def test_perturbed_statistics_are_those_of_the_second_pass_alone() -> None:
+@pytest.mark.parametrize("keep, number", [("clean", 0), ("perturbed", 1)])
+def test_running_statistics_are_those_of_one_pass(keep: str, number: int) -> None:
     x = torch.randn(32, 4, generator=torch.Generator().manual_seed(3))
     model, twin = norm_network(), norm_network()
-    optimizer = optim_core.build("sam", model, lr=0.1, sam_radius=0.5, norm_statistics="perturbed")
-    there: list[Tensor] = []
+    optimizer = optim_core.build("sam", model, lr=0.1, sam_radius=0.5, norm_statistics=keep)
+    there: list[list[Tensor]] = []
 
     def loss() -> Tensor:
-        there[:] = [p.detach().clone() for p in model.parameters()]
+        there.append([p.detach().clone() for p in model.parameters()])
         return (model(x) ** 2).mean()
 
     optimizer.step(closure_of(optimizer, loss))
     with torch.no_grad():
-        for p, value in zip(twin.parameters(), there, strict=True):
+        for p, value in zip(twin.parameters(), there[number], strict=True):
             p.copy_(value)
     twin(x)
     assert equal(list(model[1].buffers()), list(twin[1].buffers()))

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 import optim_core
 import trainables
 from tests.contracts.optimizer_contract import SETTINGS
+from tests.pair import finish
 from tests.tasks import Fit
 from trainables import checkpoint
 from trainables.loop import Diverged, Training
@@ -37,13 +38,6 @@ def training(name: str = "sgd", budget: float = 40, seed: int = 0, task: Any = N
         seed=seed,
         evaluations=4,
     )
-
-
-def finish(run: Training) -> list[Any]:
-    points = []
-    while not run.finished:
-        points.append(run.advance())
-    return points
 
 
 def tensors(model: Any) -> list[torch.Tensor]:
