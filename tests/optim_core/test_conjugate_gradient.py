@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -243,14 +242,6 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     assert optimizer.skipped_steps == 1
     model.H = H
     assert float(steps(optimizer, model, 12)[-1].norm()) < 1e-9
-
-
-def test_a_copy_goes_on_alike() -> None:
-    H, start = dense()
-    optimizer = build(model := Bowl(H, start.clone()))
-    steps(optimizer, model, 3)
-    twin, other = copy.deepcopy((model, optimizer))
-    assert torch.equal(steps(other, twin, 4), steps(optimizer, model, 4))
 
 
 @pytest.mark.parametrize(

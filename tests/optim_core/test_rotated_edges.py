@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 import optim_core
 from optim_core import rotations
 from tests.closures import closure_of
+from tests.contracts.layout_contract import by_pickle
 from tests.contracts.optimizer_contract import equal
 
 KINDS = rotations.kinds()
@@ -124,16 +124,7 @@ def test_a_round_trip_keeps_float32_whatever_products_the_user_asked_for(kind: s
     assert max(float((back[p] - x[p]).abs().max()) for p in x) <= 2e-5
 
 
-def by_deepcopy(pair: tuple[nn.Module, Any]) -> tuple[nn.Module, Any]:
-    return copy.deepcopy(pair)
-
-
-def by_pickle(pair: tuple[nn.Module, Any]) -> tuple[nn.Module, Any]:
-    found: tuple[nn.Module, Any] = pickle.loads(pickle.dumps(pair))
-    return found
-
-
-@pytest.mark.parametrize("copied", [by_deepcopy, by_pickle])
+@pytest.mark.parametrize("copied", [copy.deepcopy, by_pickle])
 @pytest.mark.parametrize("name", ["rotated_adamw", "rotated(sgd)"])
 @pytest.mark.parametrize("kind", ["global", "svd", "egop"])
 def test_a_copy_goes_on_where_the_original_was(name: str, kind: str, copied: Any) -> None:

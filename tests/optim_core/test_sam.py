@@ -59,12 +59,9 @@ def test_weights_come_back_bit_for_bit_also_after_an_error(dtype: torch.dtype) -
     assert equal(run.weights(), home)
 
 
-@pytest.mark.parametrize(
-    "values, message", [({"sam_radius": -0.1}, "sam_radius"), ({"base": "adam"}, "sgd, adamw"), ({"lr": -1.0}, "lr")]
-)
-def test_bad_values_are_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        optim_core.build("sam", nn.Linear(2, 2), **values)
+def test_an_unknown_base_is_refused() -> None:
+    with pytest.raises(ValueError, match="sgd, adamw"):
+        optim_core.build("sam", nn.Linear(2, 2), base="adam")
 
 
 @pytest.mark.slow
