@@ -136,7 +136,7 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
     assert all(c["waiting"] == 0 and c["done"] + c["pruned"] == 12 for c in counts.values())
 
 
-def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
+def test_gpu_hours_count_what_stopped_trials_trained() -> None:
     """Two halves cost what a whole trial costs, and the next whole one is reckoned at that pace."""
     definition = yaml.safe_load(sweep_text())
     definition |= {"resources": {"gpu": 0.5}}
