@@ -33,7 +33,7 @@ OF_THE_ORIGINAL = ("step", "_settle", "_left", "_layers", "_optimizer_step_pre_h
 """Attributes that a copy does not inherit: whole copies of sharded layers; hooks, as in torch; a scheduler's wrapper
 around `step`.
 """
-OF_A_CONSTRUCTOR = ("self", "params", "model", "__class__")
+OF_A_CONSTRUCTOR = ("self", "params", "own", "model", "__class__")
 """Names within a constructor that are no hyperparameters."""
 
 
@@ -141,6 +141,13 @@ class Counting(Judging):
         if paired:
             given["betas"] = given.pop("beta1"), given.pop("beta2")
         return given
+
+    def also(self, **settings: Any) -> None:
+        """Hyperparameters added by a subclass: defaults for every parameter group that does not set its own."""
+        self.defaults.update(settings)
+        for group in self.param_groups:
+            for key, value in settings.items():
+                group.setdefault(key, value)
 
     def why_not_sharded(self, group: Mapping[str, Any]) -> str:
         """NOT_SHARDED, or the reason given by the settings of a group."""

@@ -131,9 +131,7 @@ class AdamW(Betas, Baseline, RoundedAdamW):
             weight_decay=weight_decay,
             fused=True,  # type: ignore[arg-type]
         )
-        self.defaults["state_dtype"] = state_dtype
-        for group in self.param_groups:
-            group.setdefault("state_dtype", state_dtype)
+        self.also(state_dtype=state_dtype)
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

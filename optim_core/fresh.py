@@ -128,3 +128,8 @@ def seen(scalar: Tensor) -> float:
     """The value of a scalar, read from host memory if it is there, otherwise from the device."""
     number: Any = scalar.detach().tolist()
     return float(number)
+
+
+def gradients(params: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of parameters that have one."""
+    return [p.grad for p in params if p.grad is not None]

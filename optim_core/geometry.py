@@ -12,7 +12,8 @@ A refresh changes only U: not weights, gradients, buffers, random state or the b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -31,13 +32,13 @@ from optim_core.curvature import (
     named_weights,
 )
 from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, HeatMap
-from optim_core.descent import BOUNDS, CHANGEABLE
+from optim_core.descent import BOUNDS, CHANGEABLE, base_defaults
 from optim_core.preconditioners import Factors, Structure, block
-from optim_core.ranges import check_ranges
+from optim_core.ranges import check_ranges, choice
+from optim_core.refresh_batches import Batches, Source
 from optim_core.relaxation import Inner, Objective, Scale, descend, samples_of
 from optim_core.undisturbed import Widened, head, undisturbed, wide, widen
 
-Batches = Callable[[int], tuple[Any, Any]] | Iterable[tuple[Any, Any]]
 PREFIX = "geometry_"
 WARM_NORMS = 20
 """Steps before the first refresh of a model with running statistics: about one epoch of a small task."""
@@ -69,28 +70,66 @@ class LearnedGeometry(Counting):
     )
 
     def __init__(
-        self, params: Params, defaults: dict[str, Any], model: nn.Module, loss: Loss, refresh_batches: Batches
+        self,
+        params: Params,
+        own: Mapping[str, Any] = MappingProxyType({}),
+        /,
+        *,
+        lr: float = 0.1,
+        base: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        preset: str = "default",
+        structure: str | None = None,
+        factor_limit: int | None = None,
+        metric: str = "ngd",
+        metric_scale: str | None = None,
+        curvature_scale: float | None = None,
+        damping: float | None = None,
+        refresh_interval: int | None = None,
+        first_refresh: int | None = None,
+        ema_rate: float | None = None,
+        first_refresh_full: bool | None = None,
+        inner_steps: int | None = None,
+        inner_lr: float | None = None,
+        inner_momentum: float | None = None,
+        inner_clip: float | None = None,
+        n_grads: int | None = None,
+        warm_start: bool | None = None,
+        floor: float | None = None,
+        ceiling: float | None = None,
+        positive: bool | None = None,
+        decrease_check: bool | None = None,
+        action_dtype: str = "auto",
+        model: nn.Module,
+        loss: Loss,
+        refresh_batches: Batches,
     ) -> None:
+        given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
+        defaults = base_defaults(
+            base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
+        )
+        choice("action_dtype", action_dtype, settings.ACTION_DTYPES)
+        learned = {**settings.resolve(preset, metric, given), "action_dtype": action_dtype}
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is {type(model).__name__}; {type(self).__name__} needs the torch.nn.Module itself")
         if not callable(loss):
             raise TypeError("loss must be a function of (outputs, targets) that returns their mean loss")
-        if not callable(refresh_batches) and not isinstance(refresh_batches, Iterable):
-            raise TypeError("refresh_batches must be a callable index -> (inputs, targets), or an iterable of them")
+        self._batches = Source(refresh_batches)
         self._parallel = model if isinstance(model, DistributedDataParallel) else None
         model = getattr(model, "_orig_mod", model)  # unwrap a compiled model, which has no second derivatives
         self._model: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
-        self._loss, self._batches = loss, refresh_batches
-        self._iterator: Iterator[tuple[Any, Any]] | None = None
-        self._peeked: tuple[Any, Any] | None = None
+        self._loss = loss
         self._owners = owners(self._model)
         self._blocks: dict[Tensor, Structure] = {}
         self._narrow: dict[Tensor, tuple[Any, Factors]] = {}
         self._has_statistics = any(getattr(m, "running_mean", None) is not None for m in model.modules())
-        super().__init__(params, defaults)
+        super().__init__(params, {**defaults, **learned, **own})
         counters = {"steps": 0, "refreshes": 0, "discarded_refreshes": 0, "refresh_step": -1, "drawn": 0}
-        counters["frozen"] = False
-        self.param_groups[0].update(counters, objective_before=math.nan, objective_after=math.nan)
+        self.param_groups[0].update(counters, frozen=False, objective_before=math.nan, objective_after=math.nan)
 
     check_values = staticmethod(check_ranges)
 
@@ -258,32 +297,6 @@ class LearnedGeometry(Counting):
         kept = self.state.get(p, {})
         return {k.removeprefix(PREFIX): v for k, v in kept.items() if k.startswith(PREFIX)}
 
-    def _draw(self) -> tuple[Any, Any]:
-        """The next refresh batch."""
-        group = self.param_groups[0]
-        if self._peeked is not None:
-            batch, self._peeked = self._peeked, None
-        else:
-            batch = self._fetch(int(group["drawn"]))
-        group["drawn"] += 1
-        return batch
-
-    def _fetch(self, index: int) -> tuple[Any, Any]:
-        if callable(self._batches):
-            batch = self._batches(index)
-        else:
-            found = next(self._iterator, None) if self._iterator is not None else None
-            if found is None:
-                self._iterator = iter(self._batches)
-                found = next(self._iterator, None)
-            if found is None:
-                raise RuntimeError("refresh_batches is exhausted; pass a callable index -> (inputs, targets) or an "
-                                   "iterable that can be restarted, for example a DataLoader")  # fmt: skip
-            batch = found
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(f"refresh_batches gave {type(batch).__name__}; it must give pairs (inputs, targets)")
-        return batch[0], batch[1]
-
     def _curvature(self, inputs: Any, targets: Any) -> tuple[Curvature, list[Tensor]]:
         """The curvature at the current weights, and the parameters in the order of its vectors."""
         own = [p for g in self.param_groups for p in g["params"] if p.requires_grad]
@@ -303,11 +316,11 @@ class LearnedGeometry(Counting):
         On the first samples, or on the whole batch if these alone are not a valid batch (targets flattened over time,
         inputs with time first, masks).
         """
-        self._peeked = self._fetch(int(self.param_groups[0]["drawn"]))
+        batch = self._batches.peek(int(self.param_groups[0]["drawn"]))
         try:
-            self._try(*(head(part) for part in self._peeked))
+            self._try(*(head(part) for part in batch))
         except Exception:
-            self._try(*self._peeked)
+            self._try(*batch)
 
     def _try(self, inputs: Any, targets: Any) -> None:
         try:
@@ -370,7 +383,8 @@ class LearnedGeometry(Counting):
         objectives: list[Objective] = []
         params: list[Tensor] = []
         for _ in range(int(group["n_grads"])):
-            inputs, targets = self._draw()
+            inputs, targets = self._batches.draw(int(group["drawn"]))
+            group["drawn"] += 1
             curvature, params = self._curvature(inputs, targets)
             objectives.append(Objective(curvature, scale, samples_of(targets)))
         return objectives, params

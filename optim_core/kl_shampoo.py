@@ -27,10 +27,10 @@ from optim_core.base import Params
 from optim_core.baselines import Betas, check_adam
 from optim_core.declarations import COUNT, NOT_NEGATIVE, SHARE, Limit
 from optim_core.layerwise import LayerWise
-from optim_core.ranges import check_positive, check_share
+from optim_core.ranges import check_positive
 from optim_core.registry import register
 from optim_core.rotations.decompose import eigenvectors, robust
-from optim_core.soap import gram_of, rotated_axes, transformed
+from optim_core.soap import check_decay, decay_of, gram_of, rotated_axes, transformed
 from optim_core.turned import FAILURES
 
 LOWEST_CAP = 10.0
@@ -77,8 +77,7 @@ class KLShampoo(Betas, LayerWise):
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
         check_adam(**values)
-        if values.get("shampoo_beta", -1) != -1:
-            check_share(shampoo_beta=values["shampoo_beta"])
+        check_decay(**values)
         check_positive(**{k: values[k] for k in ("initial_eigenvalue", "max_inverse_root") if k in values})
 
     def takes(self, group: dict[str, Any], p: Tensor) -> bool:
@@ -102,7 +101,7 @@ class KLShampoo(Betas, LayerWise):
         move = transformed(transformed(state["exp_avg"], back) * (whole / (1 + whole * group["eps"])), bases)
         p.sub_(group["lr"] * move.to(p.dtype))
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        _learn(state, transformed(gradient, back), roots, rate(group), group["max_inverse_root"])
+        _learn(state, transformed(gradient, back), roots, decay_of(group), group["max_inverse_root"])
         if state["step"] % group["precondition_frequency"] == 0:
             for k in axes:
                 found = robust(lambda s, k=k: [torch.linalg.qr(s @ state[f"basis_{k}"])[0]], state[f"gram_{k}"])  # type: ignore[misc]
@@ -113,7 +112,7 @@ class KLShampoo(Betas, LayerWise):
 
     def _begin(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: list[int]) -> None:
         """Compute all first factors and bases, or none if one fails: the next gradient tries again."""
-        weight = 1 - rate(group)
+        weight = 1 - decay_of(group)
         grams = {k: gram_of(gradient, k) * (weight * gradient.shape[k] / gradient.numel()) for k in axes}
         bases = {k: robust(eigenvectors, gram) for k, gram in grams.items()}
         for k, basis in bases.items():
@@ -123,11 +122,6 @@ class KLShampoo(Betas, LayerWise):
             state[f"gram_{k}"], state[f"basis_{k}"] = grams[k], basis[0]
             state[f"root_{k}"] = torch.full_like(grams[k][0], 1 / math.sqrt(group["initial_eigenvalue"]))
         state["step"], state["exp_avg"] = 0, torch.zeros_like(gradient)
-
-
-def rate(group: dict[str, Any]) -> float:
-    """Decay of S_k."""
-    return float(group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1])
 
 
 def _broadcast(state: dict[str, Any], axes: list[int], order: int) -> dict[int, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from optim_core.base import Closure, Counting
 from optim_core.descent import descend
+from optim_core.fresh import gradients
 from optim_core.kernels import full_precision, refuse_sparse
 from optim_core.rotations.layout import widened
 from optim_core.turned import FAILURES
@@ -79,4 +80,4 @@ class LayerWise(Counting):
                         self.move(group, self.state[p], p, widened(p.grad) if self.WIDENS else p.grad)
                     else:
                         rest.append(p)
-            descend(self.settings_of_the_rest(group), rest, [p.grad for p in rest if p.grad is not None], self.state)
+            descend(self.settings_of_the_rest(group), rest, gradients(rest), self.state)

@@ -25,14 +25,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params
-from optim_core.curvature import Loss
 from optim_core.declarations import FROZEN_PRECONDITIONER, Limit
-from optim_core.descent import BASES, base_defaults, descend
-from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.descent import BASES, descend
+from optim_core.fresh import gradients
+from optim_core.geometry import LearnedGeometry
 from optim_core.ranges import choice
 from optim_core.registry import register
 from optim_core.selection import multiply_unless
@@ -73,52 +73,9 @@ class LLQR(LearnedGeometry):
         for apply_to, bases in (("gradient", BASES), ("update", ("adamw",)))  # an update's decay is decoupled
     )
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 0.1,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        preset: str = "default",
-        structure: str | None = None,
-        factor_limit: int | None = None,
-        metric: str = "ngd",
-        metric_scale: str | None = None,
-        curvature_scale: float | None = None,
-        damping: float | None = None,
-        refresh_interval: int | None = None,
-        first_refresh: int | None = None,
-        ema_rate: float | None = None,
-        first_refresh_full: bool | None = None,
-        inner_steps: int | None = None,
-        inner_lr: float | None = None,
-        inner_momentum: float | None = None,
-        inner_clip: float | None = None,
-        n_grads: int | None = None,
-        warm_start: bool | None = None,
-        floor: float | None = None,
-        ceiling: float | None = None,
-        positive: bool | None = None,
-        decrease_check: bool | None = None,
-        action_dtype: str = "auto",
-        apply_to: str = "gradient",
-        model: nn.Module,
-        loss: Loss,
-        refresh_batches: Batches,
-    ) -> None:
-        given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
+    def __init__(self, params: Params, *, apply_to: str = "gradient", **of_geometry: Any) -> None:
         choice("apply_to", apply_to, settings.APPLY_TO)
-        defaults = base_defaults(
-            base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
-        )
-        choice("action_dtype", action_dtype, settings.ACTION_DTYPES)
-        learned = {**settings.resolve(preset, metric, given), "action_dtype": action_dtype}
-        super().__init__(params, {**defaults, **learned, "apply_to": apply_to}, model, loss, refresh_batches)
+        super().__init__(params, {"apply_to": apply_to}, **of_geometry)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
@@ -127,7 +84,7 @@ class LLQR(LearnedGeometry):
         self.begin_step()
         for group in self.param_groups:
             params = with_gradient(group)
-            grads = [p.grad for p in params if p.grad is not None]
+            grads = gradients(params)
             if group["apply_to"] == "gradient":
                 descend(group, params, self.precondition(group, params, grads), self.state, skipped=self._skipped)
             elif params:

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from optim_core import llqr_settings as settings
 from optim_core.base import Closure, Params
-from optim_core.curvature import Loss, dot
+from optim_core.curvature import dot
 from optim_core.declarations import FROZEN_PRECONDITIONER, NOT_NEGATIVE, SHARE, Limit
-from optim_core.descent import BASES, base_defaults
-from optim_core.fresh import NotFinite
-from optim_core.geometry import Batches, LearnedGeometry
+from optim_core.descent import BASES
+from optim_core.fresh import NotFinite, gradients
+from optim_core.geometry import LearnedGeometry
 from optim_core.ranges import check_not_negative, check_share, choice
 from optim_core.registry import register
 from optim_core.sam import mean_gradients
@@ -103,47 +103,16 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         self,
         params: Params,
         *,
-        lr: float = 0.1,
         sam_radius: float = 0.05,
         perturbation: str = "pe",
         direction: str = "gradient",
         mean_weight: float = 1.0,
         mean_decay: float = 0.9,
-        base: str = "sgd",
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
         norm_statistics: str = "clean",
         workers: str = "independent",
-        preset: str = "default",
-        structure: str | None = None,
-        factor_limit: int | None = None,
-        metric: str = "ngd",
-        metric_scale: str | None = None,
-        curvature_scale: float | None = None,
-        damping: float | None = None,
-        refresh_interval: int | None = None,
-        first_refresh: int | None = None,
-        ema_rate: float | None = None,
-        first_refresh_full: bool | None = None,
-        inner_steps: int | None = None,
-        inner_lr: float | None = None,
-        inner_momentum: float | None = None,
-        inner_clip: float | None = None,
-        n_grads: int | None = None,
-        warm_start: bool | None = None,
-        floor: float | None = None,
-        ceiling: float | None = None,
-        positive: bool | None = None,
-        decrease_check: bool | None = None,
-        action_dtype: str = "auto",
         model: nn.Module,
-        loss: Loss,
-        refresh_batches: Batches,
+        **of_geometry: Any,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key in settings.PRESETS["default"]}
         check_not_negative(sam_radius=sam_radius, mean_weight=mean_weight)
         check_share(mean_decay=mean_decay)
         choice("perturbation", perturbation, PERTURBATIONS)
@@ -158,12 +127,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
             "norm_statistics": norm_statistics,
             "workers": workers,
         }
-        defaults = base_defaults(
-            base=base, lr=lr, momentum=momentum, weight_decay=weight_decay, beta1=beta1, beta2=beta2, eps=eps
-        )
-        choice("action_dtype", action_dtype, settings.ACTION_DTYPES)
-        learned = {**settings.resolve(preset, metric, given), "action_dtype": action_dtype}
-        super().__init__(params, {**defaults, **learned, **own}, model, loss, refresh_batches)
+        super().__init__(params, own, model=model, **of_geometry)
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
     @classmethod
@@ -309,7 +273,7 @@ class LLQRSAM(LearnedGeometry, TwoPass):
         finally:
             self._excursion.back()
         seen = [with_gradient(g) for g in self.param_groups]
-        grads = [[p.grad for p in ps if p.grad is not None] for ps in seen]
+        grads = [gradients(ps) for ps in seen]
         self.begin_step()
         for group, used, before, ps, gs in zip(self.param_groups, params, last, seen, grads, strict=True):
             self._average(group, used, before)

@@ -33,27 +33,10 @@ class NorMuon(Muon):
     BOUNDS: ClassVar = {**Muon.BOUNDS, "normuon_beta2": SHARE}
     LIMITS = (Limit(equals="muon", at={"normuon_beta2": 1.0}),)
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        normuon_beta2: float = 0.95,
-        weight_decay: float = 0.1,
-        adjust_lr: str = "match_rms_adamw",
-        adamw_lr_scale: float = 1.0,
-        newton_schulz_dtype: str = "bfloat16",
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-    ) -> None:
-        given = self.checked(locals())
-        del given["normuon_beta2"]
-        super().__init__(params, **given)
-        self.defaults["normuon_beta2"] = normuon_beta2
-        for group in self.param_groups:
-            group.setdefault("normuon_beta2", normuon_beta2)
+    def __init__(self, params: Params, *, normuon_beta2: float = 0.95, **of_muon: Any) -> None:
+        self.check_values(normuon_beta2=normuon_beta2)
+        super().__init__(params, **of_muon)
+        self.also(normuon_beta2=normuon_beta2)
 
     @classmethod
     def check_values(cls, **values: Any) -> None:

@@ -253,15 +253,17 @@ def hyperparameters_of(cls: type[Counting]) -> Mapping[str, inspect.Parameter]:
 def _arguments(cls: type[Counting]) -> dict[str, inspect.Parameter]:
     """The arguments of a constructor. If one of ours takes others by `**`, those of its base class are included.
 
-    The base's come first, with the defaults of the subclass; those that a subclass has `SETTLED` are excluded.
+    `lr` comes first, the base's last; those that a subclass has `SETTLED` are excluded, as is what has no name.
     """
     given: type = getattr(cls, "__signature_of__", cls)
-    found: dict[str, inspect.Parameter] = {}
     own = inspect.signature(given.__init__).parameters  # type: ignore[misc]
+    unnamed = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = {key: p for key, p in own.items() if p.kind not in unnamed}
     if any(p.kind is p.VAR_KEYWORD for p in own.values()) and issubclass(given, Counting):
         owner = next(i for i, c in enumerate(given.__mro__) if "__init__" in vars(c))
-        found = _arguments(given.__mro__[owner + 1])
-    found.update({key: p for key, p in own.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)})
+        theirs = _arguments(given.__mro__[owner + 1])
+        first = {key: p for key, p in {**theirs, **found}.items() if key == "lr"}
+        found = {**first, **found, **{key: p for key, p in theirs.items() if key not in found}}
     return {key: p for key, p in found.items() if key not in getattr(given, "SETTLED", ())}
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from optim_core.base import eager
+from optim_core.fresh import gradients
 from optim_core.probes import bits
 from optim_core.sharded import locals_of
 
@@ -75,7 +76,7 @@ class RoundedAdamW(torch.optim.AdamW):
         (beta1, beta2), lr = group["betas"], group["lr"]
         kept = [[self.state[p][key] for p in params] for key in ("exp_avg", "exp_avg_sq")]
         means, squares = (widened_moments(moments, params) for moments in kept)
-        grads = widened_moments([p.grad for p in params if p.grad is not None], params)
+        grads = widened_moments(gradients(params), params)
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)

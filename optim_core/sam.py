@@ -93,13 +93,6 @@ class SAM(TwoPass):
         super().__init__(params, {**defaults, **own})
         self._excursion, self._statistics, self._workers = Excursion(), statistics, together
 
-    def also(self, **settings: Any) -> None:
-        """Hyperparameters added by a subclass: defaults for every parameter group that does not set its own."""
-        self.defaults.update(settings)
-        for group in self.param_groups:
-            for key, value in settings.items():
-                group.setdefault(key, value)
-
     def climb(self, params: Tensors, home: Tensors, grads: Tensors) -> bool:
         """Along the plain gradient."""
         norm = self.measured(norm_of([g for gs in grads for g in gs]))

@@ -22,6 +22,7 @@ from torch import Tensor
 from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import NOT_NEGATIVE, SHARE, Limit
 from optim_core.descent import BASES
+from optim_core.fresh import gradients
 from optim_core.ranges import check_positive, check_ranges, choice
 from optim_core.registry import register
 from optim_core.two_pass import with_gradient
@@ -130,7 +131,7 @@ class ScheduleFree(Counting):
 
     def _directions(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         """The gradients, for adamw divided by their root mean square; p.grad is not written to."""
-        grads = [p.grad for p in params if p.grad is not None]
+        grads = gradients(params)
         if group["base"] == "sgd":
             return grads
         for p in params:

@@ -90,8 +90,7 @@ class Soap(Betas, LayerWise):
         """Raise ValueError for a hyperparameter outside its range."""
         super().check_values(**values)
         check_adam(**values)
-        if values.get("shampoo_beta", -1) != -1:
-            check_share(shampoo_beta=values["shampoo_beta"])
+        check_decay(**values)
 
     def move(self, group: dict[str, Any], state: dict[str, Any], p: Tensor, gradient: Tensor) -> None:
         """H, m, v and w of the module's formula, then L and Q."""
@@ -110,11 +109,21 @@ class Soap(Betas, LayerWise):
 
     def _learn(self, group: dict[str, Any], state: dict[str, Any], gradient: Tensor, axes: Sequence[int]) -> None:
         """Average the Gram matrices; compute the first bases, or refresh them when due."""
-        rate = group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1]
-        average_grams(state, gradient, axes, rate)
+        average_grams(state, gradient, axes, decay_of(group))
         if axes and ("step" not in state or (state["step"] and state["step"] % group["precondition_frequency"] == 0)):
             for k in axes:
                 group[FAILURES] = group.get(FAILURES, 0) + (0 if _refresh(state, k) else 1)
+
+
+def check_decay(**values: Any) -> None:
+    """Raise ValueError for a `shampoo_beta` that is neither -1 nor in [0, 1)."""
+    if values.get("shampoo_beta", -1) != -1:
+        check_share(shampoo_beta=values["shampoo_beta"])
+
+
+def decay_of(group: dict[str, Any]) -> float:
+    """Of the factors: `shampoo_beta`, or beta2."""
+    return float(group["shampoo_beta"] if group["shampoo_beta"] >= 0 else group["betas"][1])
 
 
 def rotated_axes(tensor: Tensor, longest: int, *, vectors: bool) -> list[int]:

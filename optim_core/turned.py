@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from optim_core import registry
 from optim_core.base import Closure, Counting
 from optim_core.declarations import COUNT, IDENTITY_ROTATION, NOT_NEGATIVE, SGD_UNDER_ROTATION, SHARE, Limit
+from optim_core.fresh import gradients
 from optim_core.rotations import Options, kinds, lookup
 from optim_core.rotations.base import PREFIX, hyperparameter
 from optim_core.rotations.haar import generator
@@ -166,10 +167,6 @@ class Turned(Counting):
         """Load, and restore the learned bases."""
         super().load_state_dict(state_dict)
         self._reopen()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles keep in addition to torch's part: spaces are rebuilt."""
-        return {**super().__getstate__(), "_words": self._words, "_buffers": self._buffers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A copy continues where the original was."""
@@ -352,8 +349,3 @@ def bases_aside(state: MutableMapping[Tensor, dict[str, Any]]) -> Iterator[None]
     for p, bases in learned.items():
         if bases:
             state.setdefault(p, {}).update(bases)
-
-
-def gradients(params: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients of parameters that have one."""
-    return [p.grad for p in params if p.grad is not None]

@@ -1,4 +1,4 @@
-"""Real services that tests start beside themselves: PostgreSQL, an S3 server (moto's, over HTTP), small servers."""
+"""Real services that tests start beside themselves: PostgreSQL, MLflow, an S3 server (moto's, over HTTP)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import logging
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import HTTPServer
@@ -37,14 +41,62 @@ def serving(http: S) -> Iterator[S]:
         thread.join()
 
 
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+class MlflowServer:
+    """`mlflow server`, with a database and artifacts in `place` if nothing else is said; always on the same port."""
+
+    def __init__(self, place: Path, store: str = "", artifacts: str = "") -> None:
+        port = free_port()
+        self.uri = f"http://127.0.0.1:{port}"
+        words = ("--backend-store-uri", store or f"sqlite:///{place}/server.db", "--default-artifact-root",
+                 artifacts or str(place / "artifacts"), "--host", "127.0.0.1", "--port", str(port))  # fmt: skip
+        self._command = [sys.executable, "-m", "mlflow", "server", *words, "--workers", "1"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        more = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(self._command, env={**os.environ, **more}, start_new_session=True, **quiet)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def wait(self, seconds: float = 120) -> None:
+        deadline = time.time() + seconds
+        while time.time() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError(f"{self.uri} does not answer")
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Its address, while it answers."""
+        self.start()
+        try:
+            self.wait()
+            yield self.uri
+        finally:
+            self.kill()
+
+
 class Postgres:
     """A server in a folder of its own, as an unprivileged user."""
 
     def __init__(self, place: Path, host: str = "127.0.0.1") -> None:
         self._bin, self._place, self._host = BINARIES[-1], place, host
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port(host)
         self.url = f"postgresql+psycopg://geosweep@{host}:{self._port}/postgres"
         self._call("initdb", "-D", f"{place}/data", "-U", "geosweep", "-A", "trust", "--no-sync")
         with (place / "data" / "pg_hba.conf").open("a") as out:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import results, runner
-from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
+from orchestrator import results
+from tests.swept import ran
 
 ROOT = Path(__file__).parents[1]
 SWEEP = """
@@ -41,10 +39,8 @@ def test_the_task_in_contributing_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(snippet().splitlines()) < 60
     (tmp_path / "my_tasks.py").write_text(snippet())
     monkeypatch.syspath_prepend(tmp_path)
-    definition = sweep_file.loads(SWEEP)
-    folder = runner.open_folder(definition, SWEEP, tmp_path / "runs", {})
-    with folder.hold():
-        assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state == "done"
+    folder, outcome = ran(SWEEP, tmp_path / "runs")
+    assert outcome.state == "done"
     trials = results.ended_trials(folder)
     assert [t.result.state for t in trials] == ["COMPLETE"] * 8
     values = results.arm_values(folder, "loss/val")

@@ -21,10 +21,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from optim_core.average_case.products import Differences, epsilon, gradients
+from optim_core.average_case.products import Differences, epsilon
 from optim_core.base import Closure, Counting, Params
 from optim_core.declarations import SHARE
-from optim_core.fresh import NotFinite
+from optim_core.fresh import NotFinite, gradients
 from optim_core.judging import SKIPPED
 from optim_core.registry import register
 from optim_core.replay import Draws

@@ -24,19 +24,13 @@ class GradientDescent(ScheduleFollower):
     """Steps of 1 / L. On a spectrum that reaches 0 the objective falls like t^-(xi + 2)."""
 
     HAS_MOMENTUM: ClassVar[bool] = False
+    SETTLED = frozenset({"max_momentum", "freeze_after", "restart"})
     REFERENCE = True
 
-    def __init__(
-        self,
-        params: Params,
-        *,
-        smoothness: float | str = "auto",
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        refresh_interval: int = 0,
-    ) -> None:
-        super().__init__(params, **self.checked(locals()), max_momentum=1.0, freeze_after=None, restart="none")
+    def __init__(self, params: Params, *, smoothness: float | str = "auto", **options: Any) -> None:
+        super().__init__(
+            params, {"smoothness": smoothness}, max_momentum=1.0, freeze_after=None, restart="none", **options
+        )
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -66,20 +60,9 @@ class Nesterov(ScheduleFollower):
     LIMITS = (Limit(equals="gd", at={"max_momentum": 0.0}, deviation=1e-12),)
 
     def __init__(
-        self,
-        params: Params,
-        *,
-        smoothness: float | str = "auto",
-        strong_convexity: float | str = 0.0,
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        max_momentum: float = 1.0,
-        freeze_after: int | None = None,
-        restart: str = "none",
-        refresh_interval: int = 0,
+        self, params: Params, *, smoothness: float | str = "auto", strong_convexity: float | str = 0.0, **options: Any
     ) -> None:
-        super().__init__(params, **self.checked(locals()))
+        super().__init__(params, {"smoothness": smoothness, "strong_convexity": strong_convexity}, **options)
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -113,15 +96,9 @@ class Polyak(ScheduleFollower):
         *,
         smoothness: float | str = "auto",
         strong_convexity: float | str = "auto",
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        max_momentum: float = 1.0,
-        freeze_after: int | None = None,
-        restart: str = "none",
-        refresh_interval: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(params, **self.checked(locals()))
+        super().__init__(params, {"smoothness": smoothness, "strong_convexity": strong_convexity}, **options)
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -205,15 +182,13 @@ class GeneralizedChebyshev(Jacobi):
         strong_convexity: float | str = 0.0,
         alpha: float | str = 0.0,
         beta: float | str = 2.0,
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        max_momentum: float = 1.0,
-        freeze_after: int | None = None,
-        restart: str = "none",
-        refresh_interval: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(params, **self.checked(locals()))
+        super().__init__(
+            params,
+            {"smoothness": smoothness, "strong_convexity": strong_convexity, "alpha": alpha, "beta": beta},
+            **options,
+        )
 
 
 @register("chebyshev")
@@ -228,15 +203,13 @@ class Chebyshev(Jacobi):
         *,
         smoothness: float | str = "auto",
         strong_convexity: float | str = "auto",
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        max_momentum: float = 1.0,
-        freeze_after: int | None = None,
-        restart: str = "none",
-        refresh_interval: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(params, **self.checked(locals()), alpha=-0.5, beta=-0.5)
+        super().__init__(
+            params,
+            {"smoothness": smoothness, "strong_convexity": strong_convexity, "alpha": -0.5, "beta": -0.5},
+            **options,
+        )
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:
@@ -257,20 +230,13 @@ class MarchenkoPastur(Jacobi):
         *,
         smoothness: float | str = "auto",
         strong_convexity: float | str = "auto",
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        max_momentum: float = 1.0,
-        freeze_after: int | None = None,
-        restart: str = "none",
-        refresh_interval: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(params, **self.checked(locals()), alpha=0.5, beta=0.5)
-
-    @staticmethod
-    def check(group: Mapping[str, Any]) -> None:
-        """0 <= mu < L."""
-        schedules.check_edges(group["smoothness"], group["strong_convexity"])
+        super().__init__(
+            params,
+            {"smoothness": smoothness, "strong_convexity": strong_convexity, "alpha": 0.5, "beta": 0.5},
+            **options,
+        )
 
 
 @register("laguerre")
@@ -281,21 +247,12 @@ class Laguerre(ScheduleFollower):
     """
 
     FROM_SPECTRUM: ClassVar[tuple[str, ...]] = ("eigenvalue_scale", "beta")
+    SETTLED = frozenset({"refresh_interval"})
 
     def __init__(
-        self,
-        params: Params,
-        *,
-        eigenvalue_scale: float | str = "auto",
-        beta: float | str = "auto",
-        smoothness_margin: float = 0.02,
-        lanczos_steps: int = 20,
-        step_scale: float = 1.0,
-        max_momentum: float = 1.0,
-        freeze_after: int | None = None,
-        restart: str = "none",
+        self, params: Params, *, eigenvalue_scale: float | str = "auto", beta: float | str = "auto", **options: Any
     ) -> None:
-        super().__init__(params, **self.checked(locals()), refresh_interval=0)
+        super().__init__(params, {"eigenvalue_scale": eigenvalue_scale, "beta": beta}, refresh_interval=0, **options)
 
     @staticmethod
     def check(group: Mapping[str, Any]) -> None:

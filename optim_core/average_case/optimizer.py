@@ -33,11 +33,12 @@ from torch import Tensor, nn
 
 from optim_core import spectrum
 from optim_core.average_case import theory
-from optim_core.average_case.products import Differences, epsilon, gradients, wide
+from optim_core.average_case.products import Differences, epsilon, wide
 from optim_core.average_case.schedules import Coefficients, Schedule, follow, limit
 from optim_core.average_case.together import JudgesWithLoss
 from optim_core.base import Closure, Params
 from optim_core.declarations import INF, NOT_NEGATIVE, SHARE
+from optim_core.fresh import gradients
 from optim_core.ranges import check_not_negative
 from optim_core.replay import Draws
 from optim_core.sharded import locals_of, refuse
@@ -80,34 +81,39 @@ class ScheduleFollower(JudgesWithLoss):
     HAS_MOMENTUM: ClassVar[bool] = True
     """Whether m is ever above 0; otherwise there is no state."""
 
-    def __init__(self, params: Params, **defaults: Any) -> None:
+    def __init__(
+        self,
+        params: Params,
+        own: Mapping[str, Any],
+        /,
+        *,
+        smoothness_margin: float = 0.02,
+        lanczos_steps: int = 20,
+        step_scale: float = 1.0,
+        max_momentum: float = 1.0,
+        freeze_after: int | None = None,
+        restart: str = "none",
+        refresh_interval: int = 0,
+    ) -> None:
+        options = self.checked(locals())
         check_not_negative(
-            smoothness_margin=defaults["smoothness_margin"],
-            step_scale=defaults["step_scale"],
-            max_momentum=defaults["max_momentum"],
-            refresh_interval=defaults["refresh_interval"],
-            freeze_after=defaults["freeze_after"] or 0,
+            smoothness_margin=smoothness_margin,
+            step_scale=step_scale,
+            max_momentum=max_momentum,
+            refresh_interval=refresh_interval,
+            freeze_after=freeze_after or 0,
         )
-        if defaults["lanczos_steps"] < 2:
-            raise ValueError(f"lanczos_steps is {defaults['lanczos_steps']}; it must be at least 2")
-        if defaults["restart"] not in RESTARTS:
-            raise ValueError(f"restart is {defaults['restart']!r}; it must be one of {', '.join(RESTARTS)}")
+        if lanczos_steps < 2:
+            raise ValueError(f"lanczos_steps is {lanczos_steps}; it must be at least 2")
+        if restart not in RESTARTS:
+            raise ValueError(f"restart is {restart!r}; it must be one of {', '.join(RESTARTS)}")
         for key in self.FROM_SPECTRUM:
-            if isinstance(defaults[key], str) and defaults[key] not in WORDS:
-                raise ValueError(f"{key} is {defaults[key]!r}; it must be a number, auto or estimate")
-        super().__init__(params, {**defaults, "t": 0, "ratio": 0.0, "estimated": []})
+            if isinstance(own[key], str) and own[key] not in WORDS:
+                raise ValueError(f"{key} is {own[key]!r}; it must be a number, auto or estimate")
+        super().__init__(params, {**own, **options, "t": 0, "ratio": 0.0, "estimated": []})
         self.param_groups[0].update(COUNTERS)
         self._excursion = Excursion()
         self._frozen = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Includes what a copy needs besides the state; it makes its own scratch copy of the weights."""
-        return {**super().__getstate__(), "_frozen": self._frozen}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore what `__getstate__` or `state_dict` returned."""
-        super().__setstate__(state)
-        self._excursion = Excursion()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch does; earlier losses are not compared with those that include the new parameters.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from optim_core.fresh import gradients
 from optim_core.linalg import Product
 from optim_core.replay import Draws
 from optim_core.two_pass import Excursion, global_norm
@@ -65,8 +66,3 @@ def wide(params: Sequence[Tensor]) -> torch.dtype:
     for p in params:
         found = torch.promote_types(found, p.dtype)
     return found
-
-
-def gradients(params: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients of parameters that have one."""
-    return [p.grad for p in params if p.grad is not None]

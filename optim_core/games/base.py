@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -47,7 +48,8 @@ class GameOptimizer(Counting):
     """The step shared by all methods; `METHOD` names the direction.
 
     `params` has one entry per player: a module, a list of parameters, or a dictionary with "params" and that player's
-    settings (such as its own "lr"). Players must not share a parameter. lr >= 0, momentum in (-1, 1).
+    settings (such as its own "lr"). Players must not share a parameter. lr >= 0, momentum in (-1, 1). `own`: what a
+    method adds to these settings.
     """
 
     PLAYS_GAMES: ClassVar[bool] = True
@@ -57,16 +59,22 @@ class GameOptimizer(Counting):
     BOUNDS: ClassVar = {"momentum": (-1.0, 1.0), "consensus": NOT_NEGATIVE}
     METHOD: ClassVar[str]
 
-    def __init__(self, params: Players, defaults: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        params: Players,
+        own: Mapping[str, Any] = MappingProxyType({}),
+        /,
+        *,
+        lr: float = 0.1,
+        momentum: float = 0.0,
+        short_first_step: bool = False,
+        restart: bool = False,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "short_first_step": short_first_step, "restart": restart, **own}
         groups = _groups(params)
         for settings in (defaults, *({**defaults, **g} for g in groups)):
             _check(settings)
         super().__init__(groups, {"method": self.METHOD, **defaults})
-        self._excursion = Excursion()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copies and pickles create their own scratch copy of the weights."""
-        super().__setstate__(state)
         self._excursion = Excursion()
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from optim_core.declarations import Limit
 from optim_core.games.base import GameOptimizer
 from optim_core.games.field import Players
@@ -9,42 +11,15 @@ from optim_core.games.rates import COSTS
 from optim_core.registry import register
 
 
-class OfOneRate(GameOptimizer):
-    """Common part of methods that are set by learning rate and momentum."""
-
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "short_first_step": short_first_step, "restart": restart}
-        )
-
-
 class OfTwoPoints(GameOptimizer):
     """Common part of methods that evaluate a second field at distance `extrapolation`."""
 
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        extrapolation: float | None = None,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        given = {"lr": lr, "extrapolation": extrapolation, "momentum": momentum}
-        super().__init__(params, {**given, "short_first_step": short_first_step, "restart": restart})
+    def __init__(self, params: Players, *, extrapolation: float | None = None, **of_all: Any) -> None:
+        super().__init__(params, {"extrapolation": extrapolation}, **of_all)
 
 
 @register("gda")
-class GDA(OfOneRate):
+class GDA(GameOptimizer):
     """Simultaneous gradient steps of all players; diverges on bilinear games.
 
     Optimal on ellipses about the positive real axis, with momentum > 0 on wide and < 0 on tall ones (`rates.ellipse`).
@@ -55,7 +30,7 @@ class GDA(OfOneRate):
 
 
 @register("alternating_gda")
-class AlternatingGDA(OfOneRate):
+class AlternatingGDA(GameOptimizer):
     """Gradient steps in turn, each player seeing the moves before its own; cycles on bilinear games.
 
     Calls the closure once per player and is charged one evaluation per call, GRAD_EVALS for two players. Only one
@@ -78,7 +53,7 @@ class Extragradient(OfTwoPoints):
 
 
 @register("optimistic")
-class Optimistic(OfOneRate):
+class Optimistic(GameOptimizer):
     """2 v(w_t) - v(w_{t-1}): extragradient at the cost of one gradient; lr below 1/(sqrt 3 L) on bilinear games."""
 
     METHOD = "optimistic"
@@ -97,7 +72,7 @@ class BilinearOptimal(OfTwoPoints):
 
 
 @register("hamiltonian")
-class Hamiltonian(OfOneRate):
+class Hamiltonian(GameOptimizer):
     """Gradient descent on |v|^2 / 2: converges on every affine game (`rates.hamiltonian` gives lr and momentum).
 
     Also attracted by stationary points that solve no player's problem; `consensus` avoids this.
@@ -118,15 +93,5 @@ class Consensus(GameOptimizer):
     GRAD_EVALS = COSTS["consensus"]
     LIMITS = (Limit(equals="gda", at={"consensus": 0.0}),)
 
-    def __init__(
-        self,
-        params: Players,
-        *,
-        lr: float = 0.1,
-        consensus: float = 1.0,
-        momentum: float = 0.0,
-        short_first_step: bool = False,
-        restart: bool = False,
-    ) -> None:
-        given = {"lr": lr, "consensus": consensus, "momentum": momentum}
-        super().__init__(params, {**given, "short_first_step": short_first_step, "restart": restart})
+    def __init__(self, params: Players, *, consensus: float = 1.0, **of_all: Any) -> None:
+        super().__init__(params, {"consensus": consensus}, **of_all)

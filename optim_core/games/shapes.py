@@ -181,8 +181,3 @@ def boundary(shape: Shape, count: int = 200) -> Tensor:
     end = math.sqrt(max(shape.modulus**2 - shape.mu**2, 0.0))
     chord = torch.complex(torch.full_like(line, shape.mu), end * (2 * line - 1))
     return torch.cat([circle[circle.real >= shape.mu], chord])
-
-
-def shape_rate(method: str, shape: Shape, **parameters: float) -> float:
-    """Largest root modulus of a polynomial method over the outline of the shape (normal J); see `maps.roots`."""
-    return maps.polynomial_rate(method, boundary(shape), **parameters)

@@ -38,9 +38,8 @@ class TunedGame(GameOptimizer):
 
     def __init__(self, params: Players, *, lr: float = 1.0, probes: int = 64, restart: bool = False) -> None:
         check_positive(probes=probes)
-        defaults: dict[str, Any] = {"lr": lr, "momentum": 0.0, "extrapolation": None, "consensus": 0.0}
-        defaults |= {"probes": probes, "short_first_step": True, "restart": restart, "unit": 1.0, "shape": ""}
-        super().__init__(params, defaults)
+        own = {"extrapolation": None, "consensus": 0.0, "probes": probes, "unit": 1.0, "shape": ""}
+        super().__init__(params, own, lr=lr, short_first_step=True, restart=restart)
 
     @classmethod
     def cost_per_step(cls, **hyperparameters: Any) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,70 +20,89 @@ imports = typer.Typer(
 )
 app.add_typer(imports, name="import")
 
-Arm = Annotated[
-    str, typer.Option(help="Column, or comma-separated columns, whose values name the arms.", show_default=False)
-]
-Seed = Annotated[
-    str, typer.Option(help="Column of seeds; none: runs are not paired. Default: guessed.", show_default=False)
-]
-Study = Annotated[
-    str,
-    typer.Option(
-        help="Column that distinguishes independent searches of an arm; none: there are none.", show_default=False
-    ),
-]
-Metric = Annotated[
-    list[str] | None,
-    typer.Option(help="NAME:maximize or NAME:minimize, the tuned one first; repeatable.", show_default=False),
-]
-Report = Annotated[str, typer.Option(help="Which of these metrics to compare; default: the first.", show_default=False)]
-Parameters = Annotated[
-    str | None, typer.Option(help="Columns of hyperparameters, comma-separated. Default: guessed.", show_default=False)
-]
-Budget = Annotated[
-    str,
-    typer.Option(help="Column with what a run spent (steps, epochs, ...), checked for equality.", show_default=False),
-]
-Step = Annotated[
-    str, typer.Option(help="Column of steps, if a run has a row for each; none: one row per run.", show_default=False)
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option("--where", help="COLUMN=VALUE: only these rows; repeatable.", show_default=False),
-]
-Best = Annotated[bool, typer.Option("--best", help="Take a run's best value along its curve, not its last.")]
-Worst = Annotated[float | None, typer.Option(help="Value of a run without a finite one.", show_default=False)]
-Drop = Annotated[bool, typer.Option("--drop-missing", help="Leave out runs without a finite value.")]
-Unpaired = Annotated[bool, typer.Option("--unpaired", help="Equal seeds of different arms are unrelated.")]
-TuneSeeds = Annotated[
-    str,
-    typer.Option(
-        help="Seeds that choose among an arm's configurations, comma-separated; the others compare.", show_default=False
-    ),
-]
-Name = Annotated[str, typer.Option(help="Name of the sweep; default: that of the source.", show_default=False)]
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def _questions(
+    arm: Annotated[
+        str, typer.Option(help="Column, or comma-separated columns, whose values name the arms.", show_default=False)
+    ] = "",
+    seed: Annotated[
+        str, typer.Option(help="Column of seeds; none: runs are not paired. Default: guessed.", show_default=False)
+    ] = "",
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:maximize or NAME:minimize, the tuned one first; repeatable.", show_default=False),
+    ] = None,
+    study: Annotated[
+        str,
+        typer.Option(
+            help="Column that distinguishes independent searches of an arm; none: there are none.", show_default=False
+        ),
+    ] = "",
+    parameters: Annotated[
+        str | None,
+        typer.Option(help="Columns of hyperparameters, comma-separated. Default: guessed.", show_default=False),
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="Column with what a run spent (steps, epochs, ...), checked for equality.", show_default=False
+        ),
+    ] = "",
+    report: Annotated[
+        str, typer.Option(help="Which of these metrics to compare; default: the first.", show_default=False)
+    ] = "",
+    step: Annotated[
+        str,
+        typer.Option(help="Column of steps, if a run has a row for each; none: one row per run.", show_default=False),
+    ] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="COLUMN=VALUE: only these rows; repeatable.", show_default=False),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Take a run's best value along its curve, not its last.")
+    ] = False,
+    worst: Annotated[
+        float | None, typer.Option(help="Value of a run without a finite one.", show_default=False)
+    ] = None,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out runs without a finite value.")
+    ] = False,
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="Equal seeds of different arms are unrelated.")] = False,
+    tune_seeds: Annotated[
+        str,
+        typer.Option(
+            help="Seeds that choose among an arm's configurations, comma-separated; the others compare.",
+            show_default=False,
+        ),
+    ] = "",
+    name: Annotated[str, typer.Option(help="Name of the sweep; default: that of the source.", show_default=False)] = "",
+    root: Root = ROOT,
+    as_json: Json = False,
+) -> None:
+    """The options of every import."""
+
+
+def _asking(*without: str) -> Callable[[Command], Command]:
+    """Adds them to a command, which takes them as `**given`; `without` some."""
+
+    def extended(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        more = inspect.signature(_questions, eval_str=True).parameters.values()
+        kept = [p for p in own if p.kind is not p.VAR_KEYWORD] + [p for p in more if p.name not in without]
+        command.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+        return command
+
+    return extended
 
 
 @imports.command()
+@_asking()
 def csv(
     file: Annotated[Path, typer.Argument(help="A table with a header line.")],
-    arm: Arm = "",
-    seed: Seed = "",
-    metric: Metric = None,
-    study: Study = "",
-    parameters: Parameters = None,
-    budget: Budget = "",
-    report: Report = "",
-    step: Step = "",
-    where: Only = None,
-    best: Best = False,
-    worst: Worst = None,
-    drop_missing: Drop = False,
-    unpaired: Unpaired = False,
-    tune_seeds: TuneSeeds = "",
-    name: Name = "",
-    root: Root = ROOT,
-    as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Import a CSV file: one row per run, or per step of each run.
 
@@ -90,29 +110,14 @@ def csv(
     """
     from orchestrator.storage.foreign_runs import of_csv
 
-    _make(lambda: of_csv(file), name or file.stem, root, as_json, locals())
+    _make(lambda: of_csv(file), file.stem, given)
 
 
 @imports.command()
+@_asking()
 def parquet(
     file: Annotated[Path, typer.Argument(help="A Parquet file, or a folder of one data set.")],
-    arm: Arm = "",
-    seed: Seed = "",
-    metric: Metric = None,
-    study: Study = "",
-    parameters: Parameters = None,
-    budget: Budget = "",
-    report: Report = "",
-    step: Step = "",
-    where: Only = None,
-    best: Best = False,
-    worst: Worst = None,
-    drop_missing: Drop = False,
-    unpaired: Unpaired = False,
-    tune_seeds: TuneSeeds = "",
-    name: Name = "",
-    root: Root = ROOT,
-    as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Import a Parquet file: one row per run, or per step of each run.
 
@@ -120,29 +125,15 @@ def parquet(
     """
     from orchestrator.storage.foreign_runs import of_parquet
 
-    _make(lambda: of_parquet(file), name or file.stem, root, as_json, locals())
+    _make(lambda: of_parquet(file), file.stem, given)
 
 
 @imports.command()
+@_asking("step")
 def mlflow(
     uri: Annotated[str, typer.Argument(help="Tracking URI: http://HOST, sqlite:///FILE, or a folder mlruns.")],
     experiment: Annotated[list[str], typer.Argument(help="Names of experiments, or ids.")],
-    arm: Arm = "",
-    seed: Seed = "",
-    metric: Metric = None,
-    study: Study = "",
-    parameters: Parameters = None,
-    budget: Budget = "",
-    report: Report = "",
-    where: Only = None,
-    best: Best = False,
-    worst: Worst = None,
-    drop_missing: Drop = False,
-    unpaired: Unpaired = False,
-    tune_seeds: TuneSeeds = "",
-    name: Name = "",
-    root: Root = ROOT,
-    as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Import an MLflow experiment. Columns are params.NAME, metrics.NAME, tags.NAME; a bare NAME works if it is
     unambiguous.
@@ -151,30 +142,16 @@ def mlflow(
     """
     from orchestrator.tracking.mlflow_runs import runs
 
-    wanted = [text.rpartition(":")[0] or text for text in metric or []]
-    _make(lambda: runs(uri, experiment, wanted), name or experiment[0], root, as_json, locals())
+    wanted = [text.rpartition(":")[0] or text for text in given["metric"] or []]
+    _make(lambda: runs(uri, experiment, wanted), experiment[0], given)
 
 
 @imports.command()
+@_asking("step")
 def optuna(
     url: Annotated[str, typer.Argument(help="Database as Optuna takes it, or a journal file.")],
     studies: Annotated[list[str] | None, typer.Argument(help="Names of studies; default: all.")] = None,
-    arm: Arm = "",
-    seed: Seed = "",
-    metric: Metric = None,
-    study: Study = "",
-    parameters: Parameters = None,
-    budget: Budget = "",
-    report: Report = "",
-    where: Only = None,
-    best: Best = False,
-    worst: Worst = None,
-    drop_missing: Drop = False,
-    unpaired: Unpaired = False,
-    tune_seeds: TuneSeeds = "",
-    name: Name = "",
-    root: Root = ROOT,
-    as_json: Json = False,
+    **given: Any,
 ) -> None:
     """Import Optuna studies, each an independent search. Names such as adam-1, adam-2 give arm and study.
 
@@ -182,10 +159,10 @@ def optuna(
     """
     from orchestrator.search.optuna_runs import runs
 
-    _make(lambda: runs(url, studies or []), name or (studies or ["studies"])[0], root, as_json, locals())
+    _make(lambda: runs(url, studies or []), (studies or ["studies"])[0], given)
 
 
-def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool, given: dict[str, Any]) -> None:
+def _make(read: Callable[[], ForeignRuns], source: str, given: Mapping[str, Any]) -> None:
     """Read, interpret and write, and report the interpretation."""
     from orchestrator import parquet
     from orchestrator.imported.make import make
@@ -211,13 +188,13 @@ def _make(read: Callable[[], ForeignRuns], name: str, root: Path, as_json: bool,
         tune_seeds=_commas(given["tune_seeds"]),
     )
     try:
-        made = make(read(), question, root, name, provenance())
+        made = make(read(), question, given["root"], given["name"] or source, provenance())
     except UnusableError as error:
         fail(str(error), Exit.INVALID_FILE)
     parquet.export(made.folder, made.folder.results)
     identity, trials = made.folder.sweep_id, len({one.row.where for one in made.design.placed})
     arms = list(dict.fromkeys(one.row.arm for one in made.design.placed))
-    if as_json:
+    if given["as_json"]:
         emit(
             {
                 "schema": "geosweep/import/1",

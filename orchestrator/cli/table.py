@@ -106,15 +106,13 @@ def _stage(row: dict[str, Any]) -> str:
     return f"{row['stage']}{' (breaks)' if row.get('feasible') is False else ''}"
 
 
-def _numbers(values: list[Any]) -> bool:
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-
-
 def _setting(row: dict[str, Any], name: str) -> str:
     """A hyperparameter of a row: its value, or what its studies chose."""
+    from orchestrator.compare.evidence import numeric
+
     value = row["parameters"].get(name)
     if name in row["differ"]:
-        return (" to " if _numbers(value) else ", ").join(map(short, value))
+        return (" to " if numeric(value) else ", ").join(map(short, value))
     return _short(value)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,20 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.scale import YAML, divided
-from tests.orchestrator.test_tracking import server
+from tests.services import MlflowServer
 
 COMMAND = [sys.executable, "-c", "from orchestrator.cli import main; main()"]
 EVALUATIONS = 100
 
 
-def sweep(place: Path, port: int, trials: int, seconds: float) -> float:
-    """Trials a second of one sweep that logs to `port`."""
+def sweep(place: Path, uri: str, trials: int, seconds: float) -> float:
+    """Trials a second of one sweep that logs to `uri`."""
     file, out = place / "outage.yaml", place / "facts.json"
-    uri = json.dumps(f"http://127.0.0.1:{port}")
     file.write_text(
         YAML.format(
             **divided(trials, 1), method="random", random_share=0.5, seconds=seconds, steps=EVALUATIONS,
-            evaluations=EVALUATIONS, tracking=uri,
+            evaluations=EVALUATIONS, tracking=json.dumps(uri),
         )
     )  # fmt: skip
     child = [sys.executable, "-m", "tests.bench.scale", "--drive", str(file), str(place / "runs"), "1", str(out), ""]
@@ -64,14 +62,12 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.getcwd()
     print(f"{o.trials} trials of {o.seconds} s and {EVALUATIONS} points, 2 workers, load {os.getloadavg()[0]:.1f}")
     for _ in range(o.rounds):
-        with tempfile.TemporaryDirectory() as up, tempfile.TemporaryDirectory() as down, socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            probe.close()
-            with server(Path(up), port):
-                normal = sweep(Path(up), port, o.trials, o.seconds)
-            away = sweep(Path(down), port, o.trials, o.seconds)
-            with server(Path(down), port) as uri:
+        with tempfile.TemporaryDirectory() as up, tempfile.TemporaryDirectory() as down:
+            first, second = MlflowServer(Path(up)), MlflowServer(Path(down))
+            with first.running():
+                normal = sweep(Path(up), first.uri, o.trials, o.seconds)
+            away = sweep(Path(down), second.uri, o.trials, o.seconds)
+            with second.running() as uri:
                 again = [*COMMAND, "reconcile", "@last", "--root", f"{down}/runs"]
                 subprocess.run(again, check=True, timeout=300, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                 runs, points, states = arrived(uri)

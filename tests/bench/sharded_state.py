@@ -23,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 
 import optim_core
 from optim_core.sharded import local
+from tests.closures import closure_of
 
 WORLD = 2
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,13 +52,7 @@ def measured(arm: str, model: nn.Module) -> tuple[int, int]:
     x = torch.randn(64, WIDTHS[0])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     optimizer: Any = optim_core.build(name, model, lr=0.01, **values)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss: Tensor = model(x).square().mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
+    closure = closure_of(optimizer, lambda: model(x).square().mean())
     for _ in range(2):
         optimizer.step(closure)
     kept = [local(v) for s in optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]

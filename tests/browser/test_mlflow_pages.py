@@ -6,11 +6,7 @@ They go to $GEOSWEEP_PICTURES, where that is set.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +23,7 @@ from orchestrator.tracking.mlflow import embedded_uri
 from orchestrator.tracking.mlflow_sweep import tracker_of
 from orchestrator.tracking.mlflow_view import page_of
 from tests.browser.chromium import Page, binary, browser
+from tests.services import MlflowServer
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,32 +68,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         runner.run(definition, folder, DebugExecutor(), tracker)
     evidence = Evidence(folder)
     assert publish(evidence, build(evidence, folder.path / "report").parent) == ""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", embedded_uri(root), "--workers", "1"]
-    command += ["--default-artifact-root", (root / "mlartifacts").as_uri(), "--host", "127.0.0.1", "--port", str(port)]
-    log = (root / "server.log").open("w")
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(command, cwd=root, stdout=log, stderr=log, env=environment, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(address)
+    server = MlflowServer(root, embedded_uri(root), (root / "mlartifacts").as_uri())
+    with server.running() as address:
         yield address, folder.sweep_id
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(30)
-
-
-def _wait(address: str) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{address}/health"):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("mlflow server did not answer in two minutes")
 
 
 @pytest.fixture(scope="module")

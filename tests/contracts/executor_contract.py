@@ -16,6 +16,7 @@ from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.command import values
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import ran
 
 Make = Callable[[], Executor]
 SMALL = {"method": "random", "trials": 2, "confirm": 2, "per_trial": 12}
@@ -28,9 +29,7 @@ def open_sweep(root: Path, **changes: Any) -> tuple[Any, SweepFolder]:
 
 
 def run(root: Path, executor: Executor, **changes: Any) -> tuple[SweepFolder, runner.Outcome]:
-    spec, folder = open_sweep(root, **changes)
-    with folder.hold():
-        return folder, runner.run(spec, folder, executor, NoTracker())
+    return ran(sweep_text(**{**SMALL, **changes}), root, executor)
 
 
 def check_every_trial_ends_once_with_the_same_values(make: Make, root: Path, reference: dict[str, list[Any]]) -> None:
@@ -56,10 +55,8 @@ def check_packed_trials_are_those_alone(make: Make, root: Path) -> None:
     def folder_of(pack: int, executor: Executor) -> SweepFolder:
         text = sweep_text(**{**SMALL, "fail_at": 3, "fail_seed": 1000, "extra": f"resources: {{pack: {pack}}}"})
         text = text.replace("pause_s", "dropout: 0.0, pause_s", 1)
-        spec = sweep_file.loads(text, "test.yaml")
-        folder = runner.open_folder(spec, text, root / str(pack), {})
-        with folder.hold():
-            assert runner.run(spec, folder, executor, NoTracker()).state == "done"
+        folder, outcome = ran(text, root / str(pack), executor)
+        assert outcome.state == "done"
         executor.close()
         return folder
 

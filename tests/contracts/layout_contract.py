@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import optim_core
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import SETTINGS, GameRun, Run, equal
 
 Make = Callable[[Any], Any]
@@ -145,13 +146,7 @@ class Bowl(nn.Module):
             self.register_parameter(name, nn.Parameter(value))
 
     def closure(self, optimizer: Any) -> Callable[[], Tensor]:
-        def evaluate() -> Tensor:
-            optimizer.zero_grad()
-            loss = torch.stack([(p**2).sum() for p in self.parameters()]).sum() / 2
-            loss.backward()
-            return loss
-
-        return evaluate
+        return closure_of(optimizer, lambda: torch.stack([(p**2).sum() for p in self.parameters()]).sum() / 2)
 
     def train_with(self, optimizer: Any, steps: int) -> float:
         """The last loss."""
@@ -189,13 +184,7 @@ def check_a_sparse_gradient_moves_all_or_nothing(make: Make) -> None:
         model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 4), nn.Linear(4, 2)).double()
         pairs = [(f"{i}.{name}", p) for i in (2, 1, 0) for name, p in model[i].named_parameters()]
         optimizer = make(pairs if by_pairs else model)
-
-        def closure(model: nn.Module = model, optimizer: Any = optimizer) -> Tensor:
-            optimizer.zero_grad()
-            loss = model(torch.tensor([1, 2])).square().sum()
-            loss.backward()
-            return loss
-
+        closure = closure_of(optimizer, lambda model=model: model(torch.tensor([1, 2])).square().sum())
         before = [p.detach().clone() for p in model.parameters()]
         try:
             optimizer.step(closure)

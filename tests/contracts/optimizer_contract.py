@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import pickle
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -321,23 +320,6 @@ def check_skips_what_is_not_finite(make: Callable[[nn.Module], Any], call: int) 
     assert all(bool(w.isfinite().all()) for w in run.weights())
     assert not equal(run.weights(), before)
     assert run.optimizer.skipped_steps == 1
-
-
-def check_copies_go_on(make: Callable[[nn.Module], Any], copied: Callable[[Any], Any]) -> None:
-    """A deep copy, or what comes out of a pickle, takes the steps that the original takes, and apart from it."""
-    run = begin(make)
-    run.steps(0, 2)
-    twin = copy.copy(run)
-    twin.model, twin.optimizer = copied((run.model, run.optimizer))
-    home = run.weights()
-    losses = twin.steps(2, 5)
-    assert equal(run.weights(), home)
-    assert run.steps(2, 5) == losses
-    assert equal(run.weights(), twin.weights())
-    assert twin.optimizer.grad_evals == run.optimizer.grad_evals
-
-
-COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda pair: pickle.loads(pickle.dumps(pair))}
 
 
 def check_a_fresh_optimizer_takes_a_distributed_checkpoint(make: Callable[[nn.Module], Any]) -> None:

@@ -34,10 +34,10 @@ from orchestrator.storage.folder import SweepFolder, find, read_json
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker
-from tests.faults.services import MlflowServer, trials_of
+from tests.faults.services import trials_of
 from tests.orchestrator.command import check_mlflow, finish, ray_processes, start, values, workers
 from tests.orchestrator.sweep_files import sweep_text
-from tests.services import Postgres, postgres_server
+from tests.services import MlflowServer, Postgres, postgres_server
 
 pytestmark = pytest.mark.long
 FAULTS = {"worker killed": 18, "database killed": 14, "tracking server killed": 12, "driver killed": 6}
@@ -169,13 +169,10 @@ def postgres() -> Iterator[Postgres]:
 @pytest.fixture
 def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowServer]:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    (tmp_path / "server").mkdir()
     server = MlflowServer(tmp_path / "server")
-    server.start()
-    server.wait()
-    try:
+    with server.running():
         yield server
-    finally:
-        server.kill()
 
 
 def undisturbed(place: Path, studies: int) -> SweepFolder:

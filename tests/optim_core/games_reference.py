@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import optim_core
+
 F64 = torch.float64
 
 
@@ -93,3 +95,7 @@ def iterate(method: str, J: Tensor, m: int, b: Tensor, start: Tensor, steps: int
         before = w
         points.append(moved)
     return torch.stack(points)
+
+
+def play(name: str, game: Game, **values: Any) -> Any:
+    return optim_core.build(name, game.players, **values)  # type: ignore[arg-type]

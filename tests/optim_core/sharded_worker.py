@@ -24,6 +24,7 @@ from torch.distributed.fsdp import fully_shard
 
 import optim_core
 from optim_core.sharded import local
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import SETTINGS
 
 HALF, STEPS = 3, 5
@@ -73,14 +74,7 @@ def train(model: nn.Module, optimizer: Any, first: int, last: int, rank: int = 0
     """Steps on this process's share of each batch."""
     for index in range(first, last):
         x, y = (t.chunk(world)[rank] for t in problem()[1](index))
-
-        def closure(x: Tensor = x, y: Tensor = y) -> Tensor:
-            optimizer.zero_grad()
-            loss = nn.functional.mse_loss(model(x), y)
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
+        optimizer.step(closure_of(optimizer, lambda x=x, y=y: nn.functional.mse_loss(model(x), y)))
 
 
 def weights(model: nn.Module) -> list[Tensor]:

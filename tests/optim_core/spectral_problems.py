@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from optim_core.average_case import schedules, theory
 from optim_core.average_case.schedules import follow, generalized_chebyshev
 from optim_core.diagnostics.average_case_rate import fitted_rate
+from tests.closures import closure_of
 
 D = torch.float64
 SIZE, STEPS = 2000, 951
@@ -65,21 +65,11 @@ class Bowl(nn.Module):
         return 0.5 * away @ (self.H @ away)
 
 
-def closure(optimizer: Any, model: nn.Module) -> Callable[[], Tensor]:
-    def evaluate() -> Tensor:
-        optimizer.zero_grad()
-        loss = model()
-        loss.backward()
-        return loss
-
-    return evaluate
-
-
 def steps(optimizer: Any, model: nn.Module, count: int) -> Tensor:
     """The iterates after each step, [count, n]."""
     found = []
     for _ in range(count):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
         found.append(model.x.detach().clone())
     return torch.stack(found)
 

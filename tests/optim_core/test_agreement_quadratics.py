@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
+from tests.closures import closure_of
 from tests.golden.agreement.quadratics.problem import CENTRE, GAME_START, A, losses, read
-from tests.optim_core.spectral_problems import Bowl, D, closure
+from tests.optim_core.spectral_problems import Bowl, D
 
 AVERAGE_CASE = read("average_case")["cases"]
 GAMES = [(source, name) for source in ("games", "games_gan") for name in read(source)["cases"]]
@@ -36,7 +37,7 @@ def test_average_case_methods(case: str) -> None:
     """Conjugate gradients to 1e-9: H d is a difference of two gradients here, a product there."""
     model = Bowl(A, torch.zeros(6, dtype=D), CENTRE)
     optimizer = optim_core.build(case.split()[0], model, **AVERAGE_CASE[case]["arguments"])
-    points = run(optimizer, closure(optimizer, model), [model.x])
+    points = run(optimizer, closure_of(optimizer, model), [model.x])
     check(points, AVERAGE_CASE[case], 1e-9 if case == "conjugate_gradient" else 1e-12)
 
 
@@ -55,7 +56,7 @@ def test_polyak_but_for_its_momentum_and_its_first_step() -> None:
         optimizer = optim_core.games.GDA([[twin.x]], lr=h, momentum=momentum, short_first_step=short)
         found.append(run(optimizer, lambda twin=twin: [twin()], [twin.x]))
     check(found[0], AVERAGE_CASE["polyak"])
-    points = run(ours, closure(ours, model), [model.x])
+    points = run(ours, closure_of(ours, model), [model.x])
     assert all(float((a - b).abs().max()) < 1e-12 for a, b in zip(points, found[1], strict=True))
     assert float((points[-1] - CENTRE).norm()) < 1e-3 * float((found[0][-1] - CENTRE).norm())
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import optim_core
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, equal
 from tests.golden.agreement.vectors.problems import STEPS, loss_at, network, sizes
 
@@ -31,15 +32,7 @@ def test_a_hundred_steps_of_the_authors_code(arm: str, theirs: dict[str, Any]) -
     optimizer = optim_core.build(arm, model, **theirs["values"])
     losses = []
     for index in range(STEPS):
-        loss = loss_at(model, kind, index)
-
-        def closure(loss: Any = loss) -> Tensor:
-            optimizer.zero_grad()
-            value: Tensor = loss()
-            value.backward()
-            return value
-
-        losses.append(float(optimizer.step(closure).detach()))
+        losses.append(float(optimizer.step(closure_of(optimizer, loss_at(model, kind, index))).detach()))
     assert losses == pytest.approx(theirs["losses"], rel=1e-9)
     with optimizer.judged_weights():
         assert sizes(model) == pytest.approx(theirs["sizes"], rel=1e-9)
@@ -60,14 +53,7 @@ def test_norm_weights_are_adapted_by_name_and_left_out_by_axes() -> None:
         for adapted in ("weights", "matrices"):
             model = network(kind)
             optimizer = optim_core.build("asam", model, lr=0.1, adapted=adapted)
-
-            def closure(model: nn.Module = model, kind: str = kind, optimizer: Any = optimizer) -> Tensor:
-                optimizer.zero_grad()
-                loss: Tensor = loss_at(model, kind, 0)()
-                loss.backward()
-                return loss
-
-            optimizer.step(closure)
+            optimizer.step(closure_of(optimizer, loss_at(model, kind, 0)))
             found[kind, adapted] = sizes(model)
     assert found["dense", "weights"] == found["dense", "matrices"]
     assert found["conv", "weights"] != found["conv", "matrices"]
@@ -112,15 +98,7 @@ def test_looksam_is_its_algorithm(kind: str, interval: int, decay: float) -> Non
     optimizer = optim_core.build("looksam", model, **values)
     losses = []
     for index in range(STEPS):
-        loss = loss_at(model, kind, index)
-
-        def closure(loss: Any = loss) -> Tensor:
-            optimizer.zero_grad()
-            value: Tensor = loss()
-            value.backward()
-            return value
-
-        losses.append(float(optimizer.step(closure).detach()))
+        losses.append(float(optimizer.step(closure_of(optimizer, loss_at(model, kind, index))).detach()))
     assert losses == pytest.approx(looksam_by_hand(kind, 0.05, 0.3, interval, 0.6, decay), rel=1e-9)
     assert optimizer.grad_evals == STEPS + math.ceil(STEPS / interval)
     assert optim_core.steps_within("looksam", optimizer.grad_evals, look_interval=interval) == STEPS

@@ -12,12 +12,12 @@ from torch import nn
 import optim_core
 from optim_core.average_case import schedules, theory
 from optim_core.average_case.schedules import follow
+from tests.closures import closure_of
 from tests.optim_core.spectral_problems import (
     SIZE,
     STEPS,
     Bowl,
     D,
-    closure,
     course,
     exponent,
     gcm,
@@ -82,7 +82,7 @@ def test_a3_the_optimizer_reaches_the_exact_optimum(xi: float, tau: float, order
     b, g = xi + order, math.lgamma
     start = float((lam**order * w).sum())
     for t in range(1, 900):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
         if t % 29 == 0 or t < 6:
             exact = (
                 g(b + 2) + g(tau + b + 2) - g(tau + 1) + g(t + 1) + g(t + tau + 1) - g(t + b + 2) - g(t + tau + b + 2)

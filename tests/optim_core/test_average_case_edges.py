@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
-from tests.optim_core.spectral_problems import Bowl, D, closure, dense, steps
+from tests.closures import closure_of
+from tests.optim_core.spectral_problems import Bowl, D, dense, steps
 from tests.optim_core.test_average_case_steps import METHODS
 
 ESTIMATED = [name for name in dict.fromkeys(name for name, _ in METHODS) if name != "laguerre"]
@@ -40,7 +41,7 @@ def test_every_product_of_an_estimate_sees_the_mask_of_its_gradient() -> None:
     """In a loop that does not seed its passes. Another mask in each product gave an L a hundred times too large."""
     torch.manual_seed(5)
     optimizer = optim_core.build("gd", model := Noisy(), smoothness_margin=0.0)
-    optimizer.step(closure(optimizer, model))
+    optimizer.step(closure_of(optimizer, model))
     after = torch.get_rng_state()
     assert optimizer.param_groups[0]["smoothness"] == pytest.approx(largest_curvature(5), rel=1e-6)
     torch.manual_seed(5)
@@ -72,7 +73,7 @@ def test_a_clipped_gradient_does_not_enter_the_estimate() -> None:
     """Closures clip what moves the weights only; a difference of a clipped and a whole gradient is no product."""
     H, start = dense()
     optimizer = optim_core.build("gd", model := Bowl(H, start.clone()))
-    plain = closure(optimizer, model)
+    plain = closure_of(optimizer, model)
 
     def clipping() -> Tensor:
         loss = plain()
@@ -100,11 +101,11 @@ class Halves(nn.Module):
 def test_what_has_no_gradient_does_not_move(name: str, values: dict[str, Any]) -> None:
     optimizer = optim_core.build(name, model := Halves(), **values)
     for _ in range(5):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
     model.both = False
     idle, moving = model.two.x.detach().clone(), model.one.x.detach().clone()
     for _ in range(3):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
     assert torch.equal(model.two.x, idle)
     assert not torch.equal(model.one.x, moving)
 
@@ -118,11 +119,11 @@ def test_a_group_added_later_takes_part(name: str, values: dict[str, Any]) -> No
     first, second = optim_core.build(name, alone, **values), optim_core.build(name, fresh, **values)
     model.both = False
     for _ in range(6):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
     model.both, model.two.H = True, model.one.H
     optimizer.add_param_group({"params": list(model.two.parameters()), **values})
     for _ in range(6):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
     steps(first, alone, 12)
     steps(second, fresh, 6)
     torch.testing.assert_close(model.one.x, alone.x, rtol=0, atol=1e-13)
@@ -136,13 +137,13 @@ def test_a_group_added_later_is_estimated_and_the_rest_keeps_what_was_given(name
     optimizer = optim_core.build(name, model.one, **given)
     model.both = False
     for _ in range(4):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
     model.both, model.two.H = True, 3 * model.one.H
     words = dict.fromkeys(optimizer.FROM_SPECTRUM, "estimate")
     optimizer.add_param_group({"params": list(model.two.parameters()), **words})
     assert optimizer.next_cost() > 1
     for _ in range(30):
-        optimizer.step(closure(optimizer, model))
+        optimizer.step(closure_of(optimizer, model))
     old, new = optimizer.param_groups
     assert all(old[key] == value for key, value in given.items())
     assert not [key for key in optimizer.FROM_SPECTRUM if isinstance(new[key], str)]

@@ -122,12 +122,6 @@ def test_skips_what_is_not_finite(name: str, call: int) -> None:
     contract.check_skips_what_is_not_finite(maker(name), call)
 
 
-@pytest.mark.parametrize("how", contract.COPIES)
-@pytest.mark.parametrize("name", ["torch.optim.RMSprop", "rotated(torch.optim.RMSprop)"])  # others: layout contract
-def test_copies_go_on(name: str, how: str) -> None:
-    contract.check_copies_go_on(maker(name), contract.COPIES[how])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, values",

@@ -8,21 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import optim_core
 from optim_core import Baseline
+from tests.closures import closure_of
 
 BUILT_IN = ("sgd", "adamw")
 
 
 def train(optimizer: Any, model: nn.Module, steps: int = 2) -> None:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (model(torch.ones(4, 3)) ** 2).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
+    closure = closure_of(optimizer, lambda: (model(torch.ones(4, 3)) ** 2).mean())
     for _ in range(steps):
         optimizer.step(closure)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import optim_core
 from optim_core.games import DivergenceWarning, maps, rates, updates
 from optim_core.games.field import differentiate
-from tests.optim_core.games_reference import F64, Game, bilinear, iterate, quadratic
+from tests.optim_core.games_reference import F64, Game, bilinear, iterate, play, quadratic
 
 METHODS: dict[str, dict[str, float]] = {
     "gda": {"lr": 0.3},
@@ -27,10 +27,6 @@ METHODS: dict[str, dict[str, float]] = {
     "hamiltonian": {"lr": 0.8},
     "consensus": {"lr": 0.3, "consensus": 0.9},
 }
-
-
-def play(name: str, game: Game, **values: Any) -> Any:
-    return optim_core.build(name, game.players, **values)  # type: ignore[arg-type]
 
 
 def random_game(seed: int = 3) -> Game:
@@ -210,12 +206,10 @@ def test_one_player_is_gradient_descent_with_momentum() -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*METHODS, "tuned_game"])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
-def test_a_copy_plays_on_alike(name: str, copied: Any) -> None:
+def test_a_copy_plays_on_with_momentum(copied: Any) -> None:
     game = random_game()
-    optimizer = play(name, game, momentum=0.3, **METHODS[name]) if name in METHODS else play(name, game)
+    optimizer = play("extragradient", game, momentum=0.3, lr=0.4)
     game.run(optimizer, 3)
     twin, other = copied((game, optimizer))
     assert torch.equal(twin.run(other, 5), game.run(optimizer, 5))

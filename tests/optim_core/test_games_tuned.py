@@ -14,13 +14,9 @@ import optim_core
 from optim_core.diagnostics.game_rate import step_matrix
 from optim_core.games import DivergenceWarning, maps, rates
 from optim_core.games.shapes import classify, recommend
-from tests.optim_core.games_reference import F64, Game, bilinear, quadratic
+from tests.optim_core.games_reference import F64, Game, bilinear, play, quadratic
 
 pytestmark = pytest.mark.slow
-
-
-def play(name: str, game: Game, **values: Any) -> Any:
-    return optim_core.build(name, game.players, **values)  # type: ignore[arg-type]
 
 
 def coupled(own: float, coupling: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core.two_pass import TwoPass
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import SETTINGS, Run, batches_for, equal
+from tests.optim_core.test_two_pass import norm_network
 
 KIN = [n for n in optim_core.names() if issubclass(optim_core.lookup(n), TwoPass)]
 
@@ -50,11 +52,7 @@ def test_are_the_closure_way_bit_for_bit(name: str, base: str, careless: bool) -
 
 
 def test_norm_statistics_are_those_of_the_clean_pass() -> None:
-    def network() -> nn.Sequential:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-
-    models = [network(), network()]
+    models = [norm_network(), norm_network()]
     batches = torch.randn(4, 32, 4, generator=torch.Generator().manual_seed(3))
     halves, whole = (optim_core.build("sam", m, lr=0.1, sam_radius=0.5) for m in models)
     for x in batches:
@@ -62,14 +60,7 @@ def test_norm_statistics_are_those_of_the_clean_pass() -> None:
         assert halves.first_step()
         models[0](x).square().mean().backward()
         halves.second_step()
-
-        def closure(x: Tensor = x) -> Tensor:
-            whole.zero_grad()
-            loss = models[1](x).square().mean()
-            loss.backward()
-            return loss
-
-        whole.step(closure)
+        whole.step(closure_of(whole, lambda x=x: models[1](x).square().mean()))
     assert equal(list(models[0].state_dict().values()), list(models[1].state_dict().values()))
     before = [t.clone() for t in models[0].state_dict().values()]
     models[0](batches[0] * float("inf")).square().mean().backward()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optim_core
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import begin, equal
 from tests.optim_core.test_contract import OF_ONE_MODEL, maker
 
@@ -113,13 +114,7 @@ def test_the_number_of_operations_does_not_grow_with_the_number_of_tensors(name:
         model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(depth)))
         optimizer: Any = optim_core.build(name, model, lr=0.01)
         x = torch.randn(8, 4)
-
-        def closure(optimizer: Any = optimizer, model: nn.Module = model, x: Tensor = x) -> Tensor:
-            optimizer.zero_grad()
-            loss = model(x).square().mean()
-            loss.backward()
-            return loss
-
+        closure = closure_of(optimizer, lambda model=model, x=x: model(x).square().mean())
         optimizer.step(closure)
         counts = operations_of_a_step(optimizer, closure)
         found.append({k: v for k, v in counts.items() if k not in ("detach", "_to_copy", "alias")})

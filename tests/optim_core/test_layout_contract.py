@@ -58,7 +58,7 @@ def test_memory_order_does_not_matter_to_adamw_behind(name: str, values: dict[st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("copied", [copy.deepcopy, contract.by_pickle], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "torch.optim.RMSprop", "rotated(torch.optim.RMSprop)"])
 def test_copies_go_on(name: str, copied: Any) -> None:
     contract.check_copies_go_on(name, copied)
 

@@ -14,6 +14,7 @@ import optim_core
 from optim_core.preconditioners import Factors, Structure, structure, structures
 from optim_core.preconditioners.base import _STRUCTURES
 from optim_core.undisturbed import undisturbed
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, batches_for, begin, equal
 from tests.optim_core.curvature_problems import cross_entropy, dense, flat, residual, unflat
 from tests.optim_core.test_contract import maker
@@ -115,14 +116,7 @@ def test_a_refresh_touches_nothing_but_u(name: str) -> None:
     optimizer = optim_core.build(
         name, model, lr=0.05, loss=cross_entropy, refresh_interval=2, refresh_batches=lambda i: (torch.randn_like(x), y)
     )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = cross_entropy(model(x), y)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    optimizer.step(closure_of(optimizer, lambda: cross_entropy(model(x), y)))
 
     def everything() -> list[Tensor]:
         held = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
@@ -194,13 +188,13 @@ def test_a_batch_that_is_not_finite_leaves_u_finite() -> None:
     for check in (True, False):
         run = make(decrease_check=check)
         run.steps(0, 3)
-        batch = run.optimizer._batches
+        batch = run.optimizer._batches.given
 
         def broken(i: int, batch: Any = batch) -> Any:
             x, y = batch(i)
             return x * float("nan"), y
 
-        run.optimizer._batches = broken
+        run.optimizer._batches.given = broken
         run.steps(3, 5)
         held = [v for s in run.optimizer.state.values() for k, v in s.items() if k.startswith("geometry_")]
         assert all(bool(v.isfinite().all()) for v in held)
@@ -368,14 +362,8 @@ def test_a_module_without_products_is_named_before_a_weight_moves() -> None:
     optimizer = optim_core.build("llqr", model, loss=cross_entropy, refresh_batches=batch, first_refresh=100)
     before = [p.detach().clone() for p in model.parameters()]
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = cross_entropy(model(batch(0)[0]), batch(0)[1])
-        loss.backward()
-        return loss
-
     with pytest.raises(RuntimeError, match=r"no Jacobian-vector product through 1 \(Stubborn\)"):
-        optimizer.step(closure)
+        optimizer.step(closure_of(optimizer, lambda: cross_entropy(model(batch(0)[0]), batch(0)[1])))
     assert equal([p.detach() for p in model.parameters()], before)
 
 

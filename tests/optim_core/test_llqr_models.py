@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import optim_core
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import equal
 from tests.optim_core.curvature_problems import cross_entropy
 
@@ -49,14 +50,7 @@ def geometry(model: nn.Module, metric: str) -> list[Tensor]:
     x, y = torch.randn(16, 6, generator=generator), torch.randint(3, (16,), generator=generator)
     loss = lambda outputs, labels: cross_entropy(outputs.float(), labels)  # noqa: E731
     optimizer = optim_core.build("llqr", model, lr=0.0, metric=metric, loss=loss, refresh_batches=lambda i: (x, y))
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(model(x), y)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
+    optimizer.step(closure_of(optimizer, lambda: loss(model(x), y)))
     assert optimizer.refreshes == 1
     return [v for s in optimizer.state.values() for k, v in s.items() if k.startswith("geometry_")]
 
@@ -129,13 +123,7 @@ def test_a_batch_need_not_have_samples_first_in_every_tensor(kind: Any, first_re
     optimizer = optim_core.build(
         "llqr", model, lr=0.1, first_refresh=first_refresh, loss=cross_entropy, refresh_batches=lambda i: batch(model)
     )
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = cross_entropy(model(inputs), targets)
-        value.backward()
-        return value
-
+    closure = closure_of(optimizer, lambda: cross_entropy(model(inputs), targets))
     losses = [float(optimizer.step(closure).detach()) for _ in range(4)]
     assert optimizer.refreshes == 1
     assert losses[-1] < losses[0]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core.llqr_sam import DIRECTIONS, PERTURBATIONS
-from tests.contracts.optimizer_contract import Run, batches_for, equal
+from tests.closures import closure_of
+from tests.contracts.optimizer_contract import SETTINGS, Run, batches_for, check_skips_what_is_not_finite, equal
 from tests.optim_core.curvature_problems import cross_entropy, flat, unflat
 from tests.optim_core.test_llqr import make
 
@@ -189,36 +190,16 @@ def test_batchnorm_keeps_the_statistics_of_one_pass(direction: str) -> None:
     )  # fmt: skip
     x, y = batch(77)
     plain(x)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = cross_entropy(model(x), y)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    optimizer.step(closure_of(optimizer, lambda: cross_entropy(model(x), y)))
     assert optimizer.refreshes == 1
     assert equal(list(model[1].buffers()), list(plain[1].buffers()))
 
 
-@pytest.mark.parametrize("direction", ["gradient", "friendly", "past"])
+@pytest.mark.parametrize("direction", ["friendly", "past"])
 def test_a_first_gradient_that_is_not_finite_skips_the_step(direction: str) -> None:
     """T32, second half."""
-    run = make("llqr_sam", direction=direction)
-    run.steps(0, 2)
-    before, inner = run.weights(), run.closure(2)
-
-    def closure() -> Tensor:
-        loss = inner()
-        next(run.model.parameters()).grad.fill_(float("nan"))  # type: ignore[union-attr]
-        return loss
-
-    with pytest.warns(RuntimeWarning, match="not finite"):
-        run.optimizer.step(closure)
-    assert equal(run.weights(), before)
-    assert run.optimizer.skipped_steps == 1
-    run.steps(3, 5)
-    assert all(bool(w.isfinite().all()) for w in run.weights())
+    given = {**SETTINGS["llqr_sam"], **batches_for("llqr_sam"), "direction": direction}
+    check_skips_what_is_not_finite(lambda m: optim_core.build("llqr_sam", m, **given), 1)
 
 
 def test_matrix_norms_need_a_positive_u() -> None:

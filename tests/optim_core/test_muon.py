@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core.hidden import hidden_matrices
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, equal
 from tests.optim_core.test_layout import Words
 
@@ -47,12 +48,7 @@ def test_muon_takes_hidden_matrices_and_convolutions() -> None:
     optimizer = optim_core.build("muon", conv, lr=0.1, weight_decay=0.0)
     home = conv[0].weight.detach().clone()
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = conv(torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))).square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    x = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    optimizer.step(closure_of(optimizer, lambda: conv(x).square().sum()))
     s = torch.linalg.svdvals((conv[0].weight.detach() - home).view(3, -1))
     assert float(s.std() / s.mean()) < 0.3

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import optim_core
 from optim_core import rotations
 from optim_core.rotations import Options, Rotation
+from tests.closures import closure_of
 from tests.contracts import optimizer_contract
 from tests.contracts.optimizer_contract import Run, equal
 from tests.contracts.rotation_contract import flat, make
@@ -174,14 +175,7 @@ def test_one_step_with_no_memory_is_the_polar_factor(shape: tuple[int, int]) -> 
     g = torch.randn(shape, dtype=torch.float64)
     home = layer.weight.detach().clone()
     optimizer = optim_core.build("rotated_adamw", layer, lr=1.0, rotation="svd", beta1=0.0, beta2=0.0, weight_decay=0.0)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (layer.weight * g).sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    optimizer.step(closure_of(optimizer, lambda: (layer.weight * g).sum()))
     u, s, vt = torch.linalg.svd(g, full_matrices=False)
     assert float(s.min()) > 1e-2
     assert float((home - layer.weight.detach() - u @ vt).abs().max()) <= 1e-5
@@ -216,13 +210,10 @@ def test_a_parameter_without_gradient_stays_and_has_no_state() -> None:
         optimizer = optim_core.build("rotated_adamw", model, rotation=kind, lr=0.1)
         home = model["idle"].weight.detach().clone()
         use = ["used"]
-
-        def closure(optimizer: Any = optimizer, use: list[str] = use) -> Tensor:
-            optimizer.zero_grad()
-            loss = sum((model[name](torch.ones(2, 3, dtype=torch.float64)) ** 2).sum() for name in use)
-            loss.backward()
-            return loss
-
+        closure = closure_of(
+            optimizer,
+            lambda use=use: sum((model[name](torch.ones(2, 3, dtype=torch.float64)) ** 2).sum() for name in use),
+        )
         optimizer.step(closure)
         assert torch.equal(model["idle"].weight, home)
         assert model["idle"].weight not in optimizer.state

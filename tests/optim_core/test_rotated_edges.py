@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core import rotations
+from tests.closures import closure_of
+from tests.contracts.layout_contract import by_pickle
 from tests.contracts.optimizer_contract import equal
 
 KINDS = rotations.kinds()
@@ -30,12 +31,9 @@ class Bowl(nn.Module):
         self.used = list(parameters)
 
     def train_with(self, optimizer: Any, steps: int) -> None:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = torch.stack([(getattr(self, name) ** 2).sum() for name in self.used]).sum() / 2
-            loss.backward()
-            return loss
-
+        closure = closure_of(
+            optimizer, lambda: torch.stack([(getattr(self, name) ** 2).sum() for name in self.used]).sum() / 2
+        )
         for _ in range(steps):
             optimizer.step(closure)
 
@@ -126,16 +124,7 @@ def test_a_round_trip_keeps_float32_whatever_products_the_user_asked_for(kind: s
     assert max(float((back[p] - x[p]).abs().max()) for p in x) <= 2e-5
 
 
-def by_deepcopy(pair: tuple[nn.Module, Any]) -> tuple[nn.Module, Any]:
-    return copy.deepcopy(pair)
-
-
-def by_pickle(pair: tuple[nn.Module, Any]) -> tuple[nn.Module, Any]:
-    found: tuple[nn.Module, Any] = pickle.loads(pickle.dumps(pair))
-    return found
-
-
-@pytest.mark.parametrize("copied", [by_deepcopy, by_pickle])
+@pytest.mark.parametrize("copied", [copy.deepcopy, by_pickle])
 @pytest.mark.parametrize("name", ["rotated_adamw", "rotated(sgd)"])
 @pytest.mark.parametrize("kind", ["global", "svd", "egop"])
 def test_a_copy_goes_on_where_the_original_was(name: str, kind: str, copied: Any) -> None:
@@ -269,15 +258,9 @@ def test_sparse_gradients_and_complex_parameters_are_refused_by_name() -> None:
     table = nn.Embedding(5, 3, sparse=True)
     optimizer = optim_core.build("rotated_adamw", table, rotation="svd")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = table(torch.tensor([1, 2])).sum()
-        loss.backward()
-        return loss
-
     home = table.weight.detach().clone()
     with pytest.raises(RuntimeError, match="gradient of weight is sparse"):
-        optimizer.step(closure)
+        optimizer.step(closure_of(optimizer, lambda: table(torch.tensor([1, 2])).sum()))
     assert torch.equal(table.weight, home)
     for name in ("rotated_adamw", "rotated(sgd)"):
         with pytest.raises(TypeError, match="wave is complex"):

@@ -13,6 +13,7 @@ from torch import nn
 import optim_core
 import trainables
 from optim_core.diagnostics import Subject, measure
+from tests.closures import closure_of
 from trainables.loop import Training
 
 pytestmark = pytest.mark.slow
@@ -58,13 +59,7 @@ def test_diagonal_quadratic(kind: str, below: float, above: float) -> None:
         w = nn.Parameter(torch.randn(64, dtype=torch.float64))
         optimizer = optim_core.lookup("rotated_adamw")([("w", w)], rotation=kind, beta2=0.95, weight_decay=0.0)
         first = float(0.5 * (curvature * w.detach() ** 2).sum())
-
-        def closure() -> Any:
-            optimizer.zero_grad()
-            loss = 0.5 * (curvature * w**2).sum()
-            loss.backward()
-            return loss
-
+        closure = closure_of(optimizer, lambda: 0.5 * (curvature * w**2).sum())
         for t in range(400):
             optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * t / 400))
             optimizer.step(closure)

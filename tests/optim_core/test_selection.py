@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import optim_core
 from optim_core.sam import SAM
 from optim_core.selection import not_finite
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, begin, equal, length
 from tests.optim_core.test_contract import maker
 from tests.optim_core.test_hot_path import operations_of_a_step
@@ -126,13 +127,7 @@ def test_running_statistics_of_a_skipped_step_are_those_of_before() -> None:
     x = torch.randn(8, 4)
 
     def closure(scale: float) -> Callable[[], Tensor]:
-        def evaluate() -> Tensor:
-            optimizer.zero_grad()
-            loss = (model(x) * scale).square().mean()
-            loss.backward()
-            return loss
-
-        return evaluate
+        return closure_of(optimizer, lambda: (model(x) * scale).square().mean())
 
     for _ in range(2):
         optimizer.step(closure(1.0))
@@ -214,13 +209,7 @@ def without_memory(case: str, depth: int) -> tuple[Any, Callable[[], Tensor]]:
         own = {**batches, "refresh_interval": 100} if optim_core.needs_batches(name) else {}
         rare = {"rotation_refresh": 100} if "rotation_refresh" in values else {}
         optimizer: Any = optim_core.build(name, model, **{"lr": 0.05, **values, **own, **rare})
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()
-            return loss
-
+        closure = closure_of(optimizer, lambda: nn.functional.cross_entropy(model(x), y))
         return optimizer, closure
 
     first, closure = made("cpu")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import optim_core
 from optim_core.soap import average_grams, whole_gram
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run
 from tests.contracts.rotation_contract import flat
 from tests.golden.agreement.matrices.problem import Tensors, draw
@@ -31,14 +32,7 @@ def test_one_step_with_no_memory_is_the_polar_factor(shape: tuple[int, int]) -> 
     home, g = layer.weight.detach().clone(), draw(shape, 1)
     settings = {"beta1": 0.0, "beta2": 0.0, "weight_decay": 0.0, "grafting": "none", "precondition_frequency": 1}
     optimizer: Any = optim_core.build("shampoo", layer, lr=1.0, **settings)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = (layer.weight * g).sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
+    optimizer.step(closure_of(optimizer, lambda: (layer.weight * g).sum()))
     u, _, vt = torch.linalg.svd(g, full_matrices=False)
     torch.testing.assert_close(home - layer.weight.detach(), u @ vt, rtol=0, atol=1e-6)
 

@@ -16,6 +16,7 @@ from optim_core.diagnostics.basis import hessian_product
 from optim_core.diagnostics.escape import amplitude, escape_ratio, width
 from optim_core.diagnostics.sharpness import ball_sharpness, largest_eigenvalue, trace
 from optim_core.geometry import LearnedGeometry
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import problem
 
 
@@ -133,13 +134,7 @@ def excursion(name: str, sam_radius: float) -> tuple[float, dict[str, float], Te
         )  # fmt: skip
     optimizer = optim_core.build(name, model, **given)
     draws = torch.Generator().manual_seed(0)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = model(batch[0])
-        value.backward()
-        return value
-
+    closure = closure_of(optimizer, lambda: model(batch[0]))
     lr, optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"], 0.0
     for _ in range(60):  # the slow geometry is learned in the bowl, where there is no well
         with torch.no_grad():
@@ -185,13 +180,7 @@ def descent(loss: Callable[[Tensor], Tensor], steps: int, start: float = 1e-3, *
     optimizer = optim_core.build("sam", model, **values)
     seen = Subject(model=model, loss=lambda outputs, _: outputs, batches=[batch], optimizer=optimizer)
     found = measure(["escape"], seen)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = model(batch[0])
-        value.backward()
-        return value
-
+    closure = closure_of(optimizer, lambda: model(batch[0]))
     last = []
     for _ in range(steps):
         optimizer.step(closure)
@@ -317,13 +306,7 @@ def test_the_escape_diagnostic_sees_the_learned_metric() -> None:
     assert first["geometry/escape_ratio"] == pytest.approx(first["geometry/escape_ratio_plain"], rel=1e-6)
     optimizer, (x, y) = seen.optimizer, seen.batches[0]
     assert isinstance(optimizer, LearnedGeometry)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = seen.loss(seen.model(x), y)
-        loss.backward()
-        return loss
-
+    closure = closure_of(optimizer, lambda: seen.loss(seen.model(x), y))
     for _ in range(3):
         optimizer.step(closure)
     found, dense, params = measure(["escape"], seen), dense_hessian(seen), list(seen.model.parameters())

@@ -10,6 +10,7 @@ from torch import nn
 
 import optim_core
 from optim_core import spectrum
+from tests.closures import closure_of
 
 D = torch.float64
 
@@ -120,13 +121,6 @@ def test_estimates_on_a_network_equal_its_dense_hessian() -> None:
     flat = torch.cat([p.detach().flatten() for p in model.parameters()])
     largest = float(torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))[-1])
     optimizer = optim_core.build("gd", model, step_scale=0.0)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = ((model(x) - y) ** 2).mean()
-        value.backward()
-        return value
-
-    optimizer.step(closure)
+    optimizer.step(closure_of(optimizer, lambda: ((model(x) - y) ** 2).mean()))
     assert optimizer.param_groups[0]["smoothness"] == pytest.approx(1.02 * largest, rel=1e-4)
     assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), flat)

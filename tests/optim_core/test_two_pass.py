@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import optim_core
 from optim_core.sam import ASAM, SAM, FriendlySAM
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import Run, equal, problem
 
 KIN = ["sam", "asam", "friendly_sam"]
@@ -46,19 +47,22 @@ def by_hand(
                 means[p] = 0.9 * means.get(p, first[p]) + 0.1 * first[p]
 
 
-def closure_of(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    return closure
-
-
 def close(a: nn.Module, b: nn.Module, rtol: float = 1e-12) -> None:
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("name", KIN)
+def test_equals_the_formulas(name: str) -> None:
+    run, (twin, batch) = Run(lambda m: optim_core.build(name, m, lr=0.05, sam_radius=0.3)), problem()
+    groups = [{"params": list(twin.parameters()), "lr": 0.05, "weight_decay": 0.0, "sam_radius": 0.3}]
+    velocity: dict[Tensor, Tensor] = {}
+    means: dict[Tensor, Tensor] = {}
+    run.steps(0, 10)
+    for index in range(10):
+        x, y = batch(index)
+        by_hand(lambda x=x, y=y: nn.functional.cross_entropy(twin(x), y), groups, velocity, means, name)
+    close(run.model, twin)
 
 
 @pytest.mark.parametrize("name", KIN)
@@ -222,19 +226,20 @@ def norm_network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def test_perturbed_statistics_are_those_of_the_second_pass_alone() -> None:
+@pytest.mark.parametrize("keep, number", [("clean", 0), ("perturbed", 1)])
+def test_running_statistics_are_those_of_one_pass(keep: str, number: int) -> None:
     x = torch.randn(32, 4, generator=torch.Generator().manual_seed(3))
     model, twin = norm_network(), norm_network()
-    optimizer = optim_core.build("sam", model, lr=0.1, sam_radius=0.5, norm_statistics="perturbed")
-    there: list[Tensor] = []
+    optimizer = optim_core.build("sam", model, lr=0.1, sam_radius=0.5, norm_statistics=keep)
+    there: list[list[Tensor]] = []
 
     def loss() -> Tensor:
-        there[:] = [p.detach().clone() for p in model.parameters()]
+        there.append([p.detach().clone() for p in model.parameters()])
         return (model(x) ** 2).mean()
 
     optimizer.step(closure_of(optimizer, loss))
     with torch.no_grad():
-        for p, value in zip(twin.parameters(), there, strict=True):
+        for p, value in zip(twin.parameters(), there[number], strict=True):
             p.copy_(value)
     twin(x)
     assert equal(list(model[1].buffers()), list(twin[1].buffers()))

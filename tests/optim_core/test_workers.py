@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import optim_core
 from tests.contracts.optimizer_contract import problem
 from tests.optim_core import worker
-from tests.optim_core.worker import STEPS, VALUES, closure_of
+from tests.optim_core.worker import STEPS, VALUES, closure
 from tests.orchestrator.command import together
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_synchronized_is_one_process_with_the_whole_batch(found: list[dict[str, 
     model, batch = problem()
     optimizer = optim_core.build(name, model, **VALUES)
     for index in range(STEPS):
-        optimizer.step(closure_of(model, *batch(index), optimizer))
+        optimizer.step(closure(model, *batch(index), optimizer))
     for rank in range(WORLD):
         assert close(found[rank][f"{name}/synchronised"], list(model.parameters()))
         assert not close(found[rank][f"{name}/synchronised"], found[rank][f"{name}/independent"])
@@ -92,6 +92,6 @@ def test_the_choice_is_checked_and_means_nothing_in_one_process() -> None:
     for workers in ("independent", "synchronised"):
         model, batch = problem()
         optimizer = optim_core.build("sam", model, workers=workers, **VALUES)
-        optimizer.step(closure_of(model, *batch(0), optimizer))
+        optimizer.step(closure(model, *batch(0), optimizer))
         weights.append(list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))

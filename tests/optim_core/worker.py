@@ -16,20 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import optim_core
+from tests.closures import closure_of
 from tests.contracts.optimizer_contract import problem
 
 STEPS = 2
 VALUES = {"lr": 0.1, "sam_radius": 0.4}
 
 
-def closure_of(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        return loss
-
-    return closure
+def closure(model: nn.Module, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> Callable[[], Tensor]:
+    return closure_of(optimizer, lambda: nn.functional.cross_entropy(model(x), y))
 
 
 def train(rank: int, world: int, name: str, workers: str) -> list[Tensor]:
@@ -39,7 +34,7 @@ def train(rank: int, world: int, name: str, workers: str) -> list[Tensor]:
     optimizer = optim_core.build(name, model, workers=workers, **VALUES)
     for index in range(STEPS):
         x, y = batch(index)
-        optimizer.step(closure_of(model, x.chunk(world)[rank], y.chunk(world)[rank], optimizer))
+        optimizer.step(closure(model, x.chunk(world)[rank], y.chunk(world)[rank], optimizer))
     return [p.detach() for p in inner.parameters()]
 
 
@@ -52,7 +47,7 @@ def learn(rank: int, name: str) -> list[Tensor]:
         refresh_batches=lambda index: batch(1000 * (rank + 1) + index),
     )  # fmt: skip
     for index in range(4):
-        optimizer.step(closure_of(model, *batch(10 * rank + index), optimizer))
+        optimizer.step(closure(model, *batch(10 * rank + index), optimizer))
     factors = [v for s in optimizer.state.values() for k, v in sorted(s.items()) if k.startswith("geometry_")]
     return [p.detach() for p in inner.parameters()] + factors
 
@@ -64,7 +59,7 @@ def skip(rank: int) -> tuple[int, bool]:
     optimizer = optim_core.build("sam", model, **VALUES)
     before = [p.detach().clone() for p in inner.parameters()]
     x, y = batch(0)
-    optimizer.step(closure_of(model, x * (float("nan") if rank == 1 else 1), y, optimizer))
+    optimizer.step(closure(model, x * (float("nan") if rank == 1 else 1), y, optimizer))
     stands = all(torch.equal(a, b) for a, b in zip(before, inner.parameters(), strict=True))
     return optimizer.skipped_steps, stands
 

@@ -13,13 +13,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.report import build
-from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.storage.folder import SweepFolder
-from orchestrator.tracking.base import NoTracker
+from tests.swept import swept
 from trainables import Batch, Metric, Task
 
 TEXT = """
@@ -65,22 +62,14 @@ class Hill(Task):
         return {"loss/val": 1 + way if way < 1 else abs(4 - 2 * way)}
 
 
-def run(root: Path, text: str) -> SweepFolder:
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*the step is not taken:RuntimeWarning")  # what diverges is said once in its log
 @pytest.mark.parametrize("most", [0.2, 3.0], ids=["none-diverges", "some-diverge"])
 def test_the_report_counts_false_kills_as_brute_force_does(tmp_path: Path, most: float) -> None:
     text = TEXT.replace("HIGHEST", str(most))
-    whole = {t.trial_id: t for t in results.ended_trials(run(tmp_path / "whole", text))}
+    whole = {t.trial_id: t for t in results.ended_trials(swept(text, tmp_path / "whole"))}
     stopping = "early_terminate: {type: asha, eta: 2, min_budget: 12.5%, audit_share: 60%}\n"
-    folder = run(tmp_path / "stopped", text + stopping)
+    folder = swept(text + stopping, tmp_path / "stopped")
     trials = results.ended_trials(folder)
     stopped = [t for t in trials if t.result.state == "PRUNED"]
     audited = [t for t in stopped if t.result.grad_evals == whole[t.trial_id].result.grad_evals]

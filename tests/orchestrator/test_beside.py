@@ -58,9 +58,7 @@ def test_a_folder_hides_nothing_that_is_installed(how: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
 
 
-def test_one_whose_module_is_hidden_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_whose_module_is_hidden_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "statistics.py").write_text("class Mine: pass")
     (tmp_path / "fit.yaml").write_text(sweep_text().replace("tests.tasks:Fit", "statistics:Mine"))

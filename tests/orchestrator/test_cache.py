@@ -11,29 +11,25 @@ import numpy
 import pytest
 import torch
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.cli import watch
 from orchestrator.compare import sweep_table
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report.report import build
 from orchestrator.definition import sweep_file
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.storage.folder import SweepFolder, find
+from orchestrator.storage.folder import find
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial import cache, noticed
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import ran
 
 
 def run(root: Path, keep: bool = True, **changes: Any) -> dict[str, TrialRecord]:
     text = sweep_text(**{"method": "random", "trials": 3, "confirm": 1, **changes})
-    definition = replace(sweep_file.loads(text, "test.yaml"), cache=keep)
-    folder: SweepFolder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder, _ = ran(text, root, spec=replace(sweep_file.loads(text, "test.yaml"), cache=keep))
     return {t.trial_id: t for t in results.ended_trials(folder)}
 
 

@@ -9,18 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import runner
 from orchestrator.compare import currencies
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.statistics.sentences import sentence
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.record import read_result, write_result
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import ran
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +31,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
         "optimizer: adamw, parameters: {lr: {distribution: log_uniform_values, min: 0.01, max: 0.3}}",
         "optimizer: adamw, parameters: {lr: {distribution: log_uniform_values, min: 1e-6, max: 1e-5}}",
     )
-    definition = replace(sweep_file.loads(text), cache=False)
-    folder = runner.open_folder(definition, text, tmp_path_factory.mktemp("original"), {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return folder
+    uncached = replace(sweep_file.loads(text), cache=False)
+    return ran(text, tmp_path_factory.mktemp("original"), spec=uncached)[0]
 
 
 def swept(original: SweepFolder, root: Path, seconds: dict[str, float]) -> Evidence:

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import runner
-from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 from tests.verbs import Called
 
 FILES = ("resolved.json", "seal.json", "trials/*/trial.json", "trials/*/result.json")
@@ -24,10 +21,7 @@ DAMAGE = {"cut": b'{"state": "COMP', "other": b"[1, 2]", "binary": b"\x80\x81\x8
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finished")
     text = sweep_text(method="random", trials=2, confirm=6)
-    definition = sweep_file.loads(text, "fit.yaml")
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    swept(text, root)
     return root
 
 

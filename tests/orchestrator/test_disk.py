@@ -18,6 +18,7 @@ from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.command import values
 from tests.orchestrator.small_disk import fill, mounted
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 
 class Filling(DebugExecutor):
@@ -43,9 +44,7 @@ class Filling(DebugExecutor):
 def test_a_full_disk_is_named_and_the_sweep_goes_on_once_there_is_room(tmp_path: Path) -> None:
     text = sweep_text(method="random", trials=3, confirm=2)
     definition = sweep_file.loads(text, "test.yaml")
-    plain = runner.open_folder(definition, text, tmp_path / "plain", {})
-    with plain.hold():
-        runner.run(definition, plain, DebugExecutor(), NoTracker())
+    plain = swept(text, tmp_path / "plain")
     with mounted(tmp_path / "runs") as small:
         folder = runner.open_folder(definition, text, small, {})
         with folder.hold(), pytest.raises(DiskFull, match=f"no space left on {small}"), named(folder.path):

@@ -18,10 +18,9 @@ from orchestrator.compare.report import numbers, tables
 from orchestrator.definition import sweep_file
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import Goal, Stage, State
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.statistics.sentences import sentence
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.tracking.base import NoTracker
+from tests.swept import swept
 from tests.tasks import Fit
 from trainables import Metric
 
@@ -54,10 +53,7 @@ def test_a_stand_in_is_no_better_than_the_worst(goal: Goal, expected: list[float
 
 @pytest.mark.slow
 def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
-    definition = sweep_file.loads(TEXT, "flattered.yaml")
-    folder = runner.open_folder(definition, TEXT, tmp_path, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder = swept(TEXT, tmp_path)
     states = {(t.job.arm, t.job.stage, t.job.parameters["lr"]): t.result.state for t in results.ended_trials(folder)}
     assert states["steady", Stage.TUNE, 100] is State.DIVERGED, "the sweep does not test what it should"
     assert states["steady", Stage.TUNE, 0.01] is State.COMPLETE
@@ -72,7 +68,7 @@ def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
     (pair,) = document.pairs
     assert pair.verdict != ("better" if pair.a == "wild" else "worse")
     assert any("diverged" in note and "-1" in note for note in document.notes)
-    _no_number_is_made_up(definition, folder, evidence, pair)
+    _no_number_is_made_up(sweep_file.loads(TEXT), folder, evidence, pair)
 
 
 def _no_number_is_made_up(definition: Spec, folder: SweepFolder, evidence: Evidence, pair: dict[str, Any]) -> None:

@@ -11,17 +11,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.definition.extension import Extension, extended
 from orchestrator.definition.model import definition
 from orchestrator.definition.sweep_file import loads
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.statistics import spending
 from orchestrator.storage.folder import SweepFolder, find
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.record import read_job
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 from tests.verbs import Called, called
 
 Call = Callable[..., Called]
@@ -80,10 +79,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for asked_for in ({"name": "two", "studies": 2}, {"name": "one", "studies": 1, "trials": 1, "confirm": 1}):
         name, asked = asked_for["name"], text(**asked_for)
         (place / f"{name}.yaml").write_text(asked)
-        spec = loads(asked)
-        folder = runner.open_folder(spec, asked, place / "runs", {})
-        with folder.hold():
-            runner.run(spec, folder, DebugExecutor(), NoTracker())
+        swept(asked, place / "runs")
     return place
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import geometry, tasks
 from orchestrator.compare.figures.average_case import (
@@ -19,9 +18,7 @@ from orchestrator.compare.figures.average_case import (
     slopes_figure,
     spectra_figure,
 )
-from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
+from tests.swept import swept
 
 
 def test_spectra_show_fitted_edges() -> None:
@@ -86,10 +83,7 @@ diagnostics: {names: [average_case_rate], every: 6}
 )
 def test_a_report_draws_what_the_task_has(tmp_path: Path, landscape: str, names: list[str], scale: str) -> None:
     text = SWEEP.replace("LANDSCAPE", landscape)
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, tmp_path, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, tmp_path)
     draws = (tasks.spectra, tasks.courses, tasks.slopes)
     drawn = {d.name: d for draw in draws for d in draw(Evidence(folder))}
     assert sorted(drawn) == names

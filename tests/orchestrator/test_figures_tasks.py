@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures import tasks
-from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
+from tests.swept import swept
 from trainables.tasks.affine_games import QuadraticGame, ShapeGame
 from trainables.tasks.quadratic import QuadraticTask
 
@@ -47,10 +44,7 @@ class OtherGame(QuadraticGame):
 
 def evidence(root: Path, **values: str) -> Evidence:
     text = TEXT.format(**values)
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, root)
     return Evidence(folder)
 
 

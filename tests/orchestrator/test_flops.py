@@ -9,18 +9,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.report import tables
-from orchestrator.definition import sweep_file
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import flops
-from orchestrator.storage.folder import SweepFolder
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 LAYER = 2 * 16 * 4 * 4
 """Of tests.tasks:Fit: 16 rows through a [4, 4] layer."""
@@ -77,19 +74,11 @@ def test_steps_beyond_those_counted(counts: list[float], steps: int, interval: i
     assert flops.total(counts, steps, interval) == pytest.approx(expected)
 
 
-def swept(root: Path, text: str) -> SweepFolder:
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", ["{tune: 1, confirm: 6}", "{studies: 3, tune: 1, confirm: 2}"])
 def test_tables_and_documents_hold_three_currencies(tmp_path: Path, seeds: str) -> None:
     text = sweep_text(trials=2, method="random").replace("{tune: 1, confirm: 3}", seeds)
-    evidence = Evidence(swept(tmp_path, text.replace("adamw: {optimizer: adamw", "sam: {optimizer: sam")))
+    evidence = Evidence(swept(text.replace("adamw: {optimizer: adamw", "sam: {optimizer: sam"), tmp_path))
     costs = answer(evidence).arms or {}
     expected = {"sgd": 40 * (GRADIENT + LAYER), "sam": 20 * (2 * GRADIENT + LAYER)}
     assert {arm: row.flops for arm, row in costs.items()} == expected
@@ -104,7 +93,7 @@ def test_tables_and_documents_hold_three_currencies(tmp_path: Path, seeds: str) 
 
 @pytest.mark.slow
 def test_what_cannot_be_counted_is_left_out(tmp_path: Path) -> None:
-    folder = swept(tmp_path, sweep_text(trials=1, confirm=6, method="random"))
+    folder = swept(sweep_text(trials=1, confirm=6, method="random"), tmp_path)
     trial = next(t for t in results.ended_trials(folder) if t.job.stage is Stage.CONFIRM)
     assert flops.of_trial(trial) == 40 * (GRADIENT + LAYER)
     assert flops.of_trial(replace(trial, job=replace(trial.job, processes=2))) is None

@@ -11,11 +11,10 @@ from rich.console import Console
 from torch import nn
 
 from optim_core.diagnostics import Subject, measure
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.display import arms_table
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
+from tests.swept import ran
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +38,7 @@ diagnostics: {names: [game_rate], every: 2}
 
 @pytest.mark.filterwarnings("ignore::optim_core.games.DivergenceWarning")
 def test_a_sweep_over_games_measures_rates_beside_theory(tmp_path: Path) -> None:
-    definition = sweep_file.loads(TEXT, "games.yaml")
-    folder = runner.open_folder(definition, TEXT, tmp_path, {})
-    with folder.hold():
-        outcome = runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder, outcome = ran(TEXT, tmp_path)
     assert outcome.state == "done"
     trials = results.ended_trials(folder)
     assert {t.result.state for t in trials if t.job.arm != "climbing"} == {"COMPLETE"}
@@ -59,7 +55,7 @@ def test_a_sweep_over_games_measures_rates_beside_theory(tmp_path: Path) -> None
         assert all(abs(g) < 0.03 for g in gap[arm])
     assert theory["alternating_gda"] == pytest.approx([1.0] * 2, abs=1e-9)
     console = Console(width=250, record=True, file=io.StringIO())
-    console.print(arms_table(definition, folder))
+    console.print(arms_table(sweep_file.loads(TEXT), folder))
     shown = console.export_text()
     assert "geometry/rate_theory" in shown
     assert "tuned_game: no hyperparameter" in shown

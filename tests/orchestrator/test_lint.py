@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import runner
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.lint_results import breaches
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import lint
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 HERE = Path(__file__).parent
 UNFAIR = sorted((HERE / "unfair").glob("*.yaml"))
@@ -47,10 +45,7 @@ def test_our_own_sweeps_are_fair(path: Path) -> None:
 def test_an_optimum_at_the_edge_shows_in_the_results(tmp_path: Path) -> None:
     """The loss falls with lr all the way up to 0.02, so the best of ten lies at the top of 0.0001 ... 0.02."""
     text = sweep_text(confirm=6, trials=10, method="sobol", max_lr=0.02).replace("min: 0.01", "min: 0.0001", 1)
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, tmp_path, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, tmp_path)
     codes = {f.code: f for f in lint.lint(text, "x.yaml", breaches(Evidence(folder))) if f.code in ("GS103", "GS116")}
     assert set(codes) == {"GS103"}
     assert "upper edge" in codes["GS103"].message

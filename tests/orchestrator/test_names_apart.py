@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.compare import answer, currencies
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.figures.search import shares_of
 from orchestrator.compare.report.report import build
-from orchestrator.definition import sweep_file
 from orchestrator.definition.columns import SELECTED, TOKENS
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
+from tests.swept import swept
 from tests.tasks import Fit
 from trainables import Metric
 
@@ -77,11 +75,7 @@ class Odd(torch.optim.SGD):
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
-    spec = sweep_file.loads(SWEEP)
-    folder = runner.open_folder(spec, SWEEP, tmp_path_factory.mktemp("apart") / "runs", {})
-    with folder.hold():
-        runner.run(spec, folder, DebugExecutor(), NoTracker())
-    return Evidence(folder)
+    return Evidence(swept(SWEEP, tmp_path_factory.mktemp("apart") / "runs"))
 
 
 @pytest.mark.slow

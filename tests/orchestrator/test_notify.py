@@ -12,18 +12,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator import runner
 from orchestrator.definition.model import sweep_id
 from orchestrator.definition.states import State
 from orchestrator.definition.sweep_file import loads
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import find
-from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.notify import Notifier, message
 from orchestrator.trial.job import Report
 from orchestrator.trial.record import TrialRecord
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import serving
+from tests.swept import swept
 
 SECRET = "T0000-B0000-secret"
 
@@ -159,10 +157,7 @@ def test_a_server_that_stumbles_is_asked_again(server: Server, monkeypatch: pyte
 def record(tmp_path_factory: pytest.TempPathFactory) -> TrialRecord:
     """A trial of a sweep that has ended."""
     text = sweep_text(per_trial=8, trials=1, confirm=1, method="random")
-    spec = loads(text)
-    folder = runner.open_folder(spec, text, tmp_path_factory.mktemp("runs"), {})
-    with folder.hold():
-        runner.run(spec, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, tmp_path_factory.mktemp("runs"))
     found = TrialRecord.read(folder.trial("sgd-0000-s0"))
     assert found is not None
     return found

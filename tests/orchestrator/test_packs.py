@@ -21,6 +21,7 @@ from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job, Report
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 from tests.tasks import Fit
 
 TOLERANCE = 1e-4
@@ -49,14 +50,6 @@ def text_of(pack: int, task: str = '"tests.tasks:Fit", dropout: 0.0', **changes:
     return plain.replace('"tests.tasks:Fit"', task, 1)
 
 
-def swept(root: Path, text: str, executor: Any = None, *callbacks: Any) -> SweepFolder:
-    spec = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(spec, text, root, {})
-    with folder.hold():
-        runner.run(spec, folder, executor or DebugExecutor(), NoTracker(), callbacks)
-    return folder
-
-
 def points(folder: SweepFolder, trial_id: str) -> list[LoggedPoint]:
     return MetricLog(folder.trial(trial_id) / "metrics.jsonl").points()
 
@@ -80,7 +73,7 @@ def assert_alike(packed: SweepFolder, alone: SweepFolder, *, states: bool = True
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
-    return swept(tmp_path_factory.mktemp("alone"), text_of(1))
+    return swept(text_of(1), tmp_path_factory.mktemp("alone"))
 
 
 def sizes(folder: SweepFolder) -> set[float]:
@@ -90,7 +83,7 @@ def sizes(folder: SweepFolder) -> set[float]:
 @pytest.mark.slow
 def test_packed_trials_are_the_trials_alone(tmp_path: Path, alone: SweepFolder) -> None:
     """Two arms, learning rates far apart, some of which diverge; tune and confirm stage."""
-    packed = swept(tmp_path, text_of(4))
+    packed = swept(text_of(4), tmp_path)
     assert packed.sweep_id == alone.sweep_id, "a pack is a resource: results may be told apart by rounding alone"
     assert_alike(packed, alone)
     ended = results.ended_trials(packed)
@@ -122,10 +115,10 @@ class Stop:
 def test_a_pack_that_is_stopped_goes_on_in_others(tmp_path: Path, alone: SweepFolder) -> None:
     """Checkpoints of a pack of four are taken up by packs of three: the same sweep, since its id is the same."""
     slow = text_of(4, pause_s=0.012)
-    first = swept(tmp_path, slow, None, Stop(SweepFolder(tmp_path, sweep_id(sweep_file.loads(slow)))))
+    first = swept(slow, tmp_path, None, [Stop(SweepFolder(tmp_path, sweep_id(sweep_file.loads(slow))))])
     assert any(first.path.glob("trials/*/checkpoint-*.pt")), "trials that were under way have their checkpoints"
     first.stop_file.unlink()
-    again = swept(tmp_path, slow.replace("pack: 4", "pack: 3"))
+    again = swept(slow.replace("pack: 4", "pack: 3"), tmp_path)
     assert again.path == first.path
     assert_alike(again, alone)
 
@@ -133,7 +126,7 @@ def test_a_pack_that_is_stopped_goes_on_in_others(tmp_path: Path, alone: SweepFo
 @pytest.mark.slow
 def test_trials_are_stopped_early_one_by_one(tmp_path: Path, alone: SweepFolder) -> None:
     asha = "early_terminate: {type: asha, eta: 2, min_budget: 25%}"
-    packed = swept(tmp_path, text_of(6, extra=asha))
+    packed = swept(text_of(6, extra=asha), tmp_path)
     states = [t.result.state for t in results.ended_trials(packed)]
     assert {"PRUNED", "COMPLETE"} <= set(states)
     pruned = [t for t in results.ended_trials(packed) if t.result.state == "PRUNED"]
@@ -153,7 +146,7 @@ def test_trials_are_stopped_early_one_by_one(tmp_path: Path, alone: SweepFolder)
 def test_what_goes_wrong_in_a_pack_is_sorted_out_alone(tmp_path: Path) -> None:
     """A batch that cannot be read stops all at once; the trial whose batch it is fails, the others do not."""
     changes = {"fail_at": 3, "fail_seed": 1000, "max_failed": 2}
-    alone, packed = swept(tmp_path / "a", text_of(1, **changes)), swept(tmp_path / "b", text_of(4, **changes))
+    alone, packed = swept(text_of(1, **changes), tmp_path / "a"), swept(text_of(4, **changes), tmp_path / "b")
     assert_alike(packed, alone)
     failed = {t.trial_id for t in results.ended_trials(packed) if t.result.state == "FAILED"}
     assert failed == {t.trial_id for t in results.ended_trials(packed) if t.job.seed == 1000}
@@ -164,7 +157,7 @@ def test_a_pack_that_runs_out_of_memory_is_halved(tmp_path: Path) -> None:
     task = '"tests.orchestrator.test_packs:Crowded"'
     text = text_of(4, task, trials=4, confirm=0).replace(", pause_s: 0.0, fail_at: -1, fail_seed: -1", "")
     with pytest.warns(UserWarning, match="continue in packs of 2: CUDA out of memory"):
-        packed = swept(tmp_path, text)
+        packed = swept(text, tmp_path)
     assert {t.result.state for t in results.ended_trials(packed)} <= {"COMPLETE", "DIVERGED"}
     assert max(sizes(packed)) == 2
 

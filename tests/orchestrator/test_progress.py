@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import display, runner
-from orchestrator.definition import sweep_file
+from orchestrator import display
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.scheduling.callbacks import Begun
 from orchestrator.storage.folder import SweepFolder
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job, Report
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 
 class Watching:
@@ -45,10 +43,7 @@ class Watching:
         yield
 
     def run(self, text: str, root: Path) -> list[str]:
-        definition = sweep_file.loads(text)
-        folder = runner.open_folder(definition, text, root, {})
-        with folder.hold():
-            runner.run(definition, folder, DebugExecutor(), NoTracker(), (self,), self.watch)
+        swept(text, root, None, (self,), self.watch)
         return self.lines
 
 

@@ -13,21 +13,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.compare.answer import answer
 from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import sweep_file
 from orchestrator.definition.errors import SpecError
 from orchestrator.definition.racing import Racing, look_at
 from orchestrator.definition.states import Goal
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.scheduling.race import Race, signed_rank
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import race_lines
 from orchestrator.storage.folder import SweepFolder, read_json
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Interleaved
+from tests.swept import swept
 
 RACING = Racing(level=0.05, looks=3)
 
@@ -102,11 +101,7 @@ racing: {level: 0.05, looks: 2}
 
 
 def sweep(root: Path, executor: Any = None, text: str = TEXT.replace("SEEDS", "13")) -> SweepFolder:
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, executor or DebugExecutor(), NoTracker())
-    return folder
+    return swept(text, root, executor)
 
 
 @pytest.fixture(scope="module")

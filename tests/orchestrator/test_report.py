@@ -31,12 +31,12 @@ from orchestrator.statistics.studies import Settling
 from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker, embedded_uri
 from orchestrator.trial.job import Job, Result
 from orchestrator.trial.record import TrialRecord
 from orchestrator.trial.trial_id import TrialId
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 ROOT = Path(__file__).parents[2]
 LARGE = """
@@ -321,9 +321,6 @@ def test_mlflow_gets_the_report_and_the_intervals(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_without_a_tracker_still_reports(tmp_path: Path) -> None:
     text = sweep_text(trials=1, confirm=0, per_trial=4)
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, tmp_path, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, tmp_path)
     page = build(Evidence(folder), tmp_path / "report").read_text()
     assert "No verdict: a comparison needs two arms with confirm trials" in page

@@ -23,16 +23,13 @@ from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.session import TrialSession
 from tests.orchestrator.command import values
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import ran
 
 STEPS = 8
 
 
 def run(root: Path, executor: Any = DebugExecutor, **changes: Any) -> tuple[SweepFolder, runner.Outcome]:
-    text = sweep_text(**{"per_trial": STEPS, **changes})
-    definition = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        return folder, runner.run(definition, folder, executor(), NoTracker())
+    return ran(sweep_text(**{"per_trial": STEPS, **changes}), root, executor())
 
 
 def studies(folder: SweepFolder) -> dict[str, optuna.Study]:

@@ -21,15 +21,12 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 
 def run(root: Path, more: str = "", **changes: Any) -> SweepFolder:
     text = sweep_text(**{"trials": 1, "confirm": 6, "per_trial": 12, **changes}) + more
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return folder
+    return swept(text, root)
 
 
 @pytest.fixture(scope="module")

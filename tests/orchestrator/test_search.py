@@ -12,7 +12,7 @@ import optuna
 import pytest
 import yaml
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.definition import sweep_file
 from orchestrator.definition.states import Goal, State
 from orchestrator.definition.stopping_rule import Rule, rungs
@@ -25,10 +25,10 @@ from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.foreign_runs import of_csv
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Result
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 ASHA = {"type": "asha", "eta": 3, "min_budget": "25%"}
 STEPS = 8
@@ -41,11 +41,7 @@ def run(
     definition["method"].update(method or {})
     definition["budget"].update({"per_trial": STEPS, **(budget or {})})
     text = yaml.safe_dump({**definition, "cache": False, **top})
-    loaded = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(loaded, text, root, {})
-    with folder.hold():
-        runner.run(loaded, folder, executor or Interleaved(1), NoTracker(), callbacks)
-    return folder
+    return swept(text, root, executor or Interleaved(1), callbacks)
 
 
 def study(folder: SweepFolder, arm: str = "sgd") -> optuna.Study:
@@ -140,7 +136,7 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
     assert all(c["waiting"] == 0 and c["done"] + c["pruned"] == 12 for c in counts.values())
 
 
-def test_gpu_hours_count_what_stopped_trials_trained(tmp_path: Path) -> None:
+def test_gpu_hours_count_what_stopped_trials_trained() -> None:
     """Two halves cost what a whole trial costs, and the next whole one is reckoned at that pace."""
     definition = yaml.safe_load(sweep_text())
     definition |= {"resources": {"gpu": 0.5}}

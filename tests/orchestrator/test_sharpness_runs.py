@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator import results, runner
-from orchestrator.definition import sweep_file
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
+from orchestrator import results
 from orchestrator.trial.session import MetricLog
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 KEYS = {f"geometry/{k}" for k in ("hessian_max", "hessian_max_error", "hessian_trace", "hessian_trace_error")}
 KEYS |= {"geometry/sharpness_one_step", "geometry/sharpness_ball"}
@@ -20,10 +18,7 @@ KEYS |= {"geometry/sharpness_one_step", "geometry/sharpness_ball"}
 
 def logged(root: Path, **changes: object) -> list[list[dict[str, float]]]:
     text = yaml.safe_dump({**yaml.safe_load(sweep_text(trials=1, confirm=0)), **changes})
-    definition = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, root)
     return [
         [p.metrics for p in MetricLog(folder.trial(t.trial_id) / "metrics.jsonl").points()]
         for t in results.ended_trials(folder)

@@ -39,6 +39,7 @@ from orchestrator.trial.session import TrialSession
 from orchestrator.trial.workspace import NotShared
 from tests.orchestrator.sweep_files import sweep_text
 from tests.services import Postgres, postgres_server, s3_server
+from tests.swept import swept
 
 pytestmark = pytest.mark.slow
 ASHA = "early_terminate: {type: asha, eta: 2, min_budget: 25%}\n"
@@ -253,9 +254,7 @@ def test_killed_stopped_and_finished_on_three_machines(
     assert sorted(told) == sorted(set(told)), "no trial twice"
     assert command("verify").exit_code == 0
 
-    plain = runner.open_folder(sweep_file.loads(text), text, tmp_path / "local", {})
-    with plain.hold():
-        runner.run(sweep_file.loads(text), plain, DebugExecutor(), NoTracker())
+    plain = swept(text, tmp_path / "local")
     assert command("export", "-o", str(tmp_path / "out")).exit_code == 0
     for name in ("trials", "metrics"):
         far, near = (timeless(pq.read_table(p / f"{name}.parquet")) for p in (tmp_path / "out", plain.results))

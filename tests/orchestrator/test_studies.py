@@ -12,13 +12,12 @@ import pytest
 from orchestrator import parquet, reconcile, results, runner
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import SweepState
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.storage.folder import SweepFolder, read_json
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import ran
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +33,7 @@ def text_of(*lines: str, studies: int = 3, tune: int = 1, confirm: int = 1, **ch
 
 
 def run(root: Path, text: str, executor: Any = None) -> tuple[SweepFolder, runner.Outcome]:
-    definition = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        return folder, runner.run(definition, folder, executor or DebugExecutor(), NoTracker())
+    return ran(text, root, executor)
 
 
 def searched(folder: SweepFolder) -> dict[str, list[Any]]:

@@ -15,7 +15,6 @@ import pytest
 from matplotlib.collections import PathCollection
 from scipy import stats
 
-from orchestrator import runner
 from orchestrator.compare import across, profiles, search_curves, tuning
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
@@ -26,18 +25,17 @@ from orchestrator.compare.report import tables
 from orchestrator.compare.report.publish import curve, verdict
 from orchestrator.compare.report.report import build
 from orchestrator.definition import model, sweep_file
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 pytestmark = pytest.mark.slow
 
 STUDIES, TRIALS, CONFIRM, STEPS = 6, 4, 2, 4
 
 
-def swept(
+def evidence_of(
     root: Path, *more: str, studies: int = STUDIES, confirm: int = CONFIRM, slow_adamw: bool = False, **changes: Any
 ) -> Evidence:
     """A sweep that really ran, in this process."""
@@ -48,17 +46,13 @@ def swept(
         text = text.replace("min: 0.01, max: 0.3}}}\nmethod", "min: 1e-9, max: 1e-8}}}\nmethod")
     if changes.get("method") == "grid":
         text = re.sub(r"{distribution: log_uniform_values, .*?}", "{values: [0.001, 0.002, 0.01]}", text)
-    definition = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return Evidence(folder)
+    return Evidence(swept(text, root))
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """sgd, adamw and the twin of sgd in six studies."""
-    return swept(tmp_path_factory.mktemp("seen"), "analysis: {baseline: sgd, twin: true}")
+    return evidence_of(tmp_path_factory.mktemp("seen"), "analysis: {baseline: sgd, twin: true}")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +64,7 @@ def page(seen: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """One study an arm, whose configurations differ far beyond their seeds."""
     root = tmp_path_factory.mktemp("alone")
-    return swept(root, "analysis: {baseline: sgd, twin: true}", studies=1, confirm=7, max_lr=0.02)
+    return evidence_of(root, "analysis: {baseline: sgd, twin: true}", studies=1, confirm=7, max_lr=0.02)
 
 
 def test_every_study_has_its_own_configurations_and_choice(seen: Evidence) -> None:
@@ -85,7 +79,7 @@ def test_every_study_has_its_own_configurations_and_choice(seen: Evidence) -> No
 
 
 def test_only_the_first_of_each_study_are_random_in_an_adaptive_search(tmp_path: Path) -> None:
-    evidence = swept(tmp_path, studies=2, confirm=1, method="tpe")
+    evidence = evidence_of(tmp_path, studies=2, confirm=1, method="tpe")
     drawn = evidence.configurations["sgd"]
     assert [list(group["random"]) for _, group in drawn.groupby("study")] == [[True, True, False, False]] * 2
     assert len(search_curves.random_values(evidence, "sgd")) == 4
@@ -147,7 +141,7 @@ def test_one_study_in_many_at_an_edge_is_chance() -> None:
 
 
 def test_lint_counts_studies_at_an_edge(tmp_path: Path) -> None:
-    evidence = swept(tmp_path, studies=3, confirm=1, method="grid", max_failed=0)
+    evidence = evidence_of(tmp_path, studies=3, confirm=1, method="grid", max_failed=0)
     edges = {arm: tuning.edges(evidence, arm) for arm in evidence.arms}
     found = [message for code, _, message in breaches(evidence) if code == "GS103"]
     assert len(found) == sum(e.is_doubtful for one in edges.values() for e in one) > 0
@@ -186,24 +180,22 @@ def test_the_twin_alone_is_compared_with_nothing(tmp_path: Path) -> None:
     text = "analysis: {baseline: sgd, twin: true}"
     definition = sweep_text(per_trial=STEPS, trials=2, method="random", confirm=6)
     one_arm = "\n".join(line for line in [*definition.splitlines(), text] if not line.startswith("  adamw"))
-    folder = runner.open_folder(sweep_file.loads(one_arm), one_arm, tmp_path, {})
-    with folder.hold():
-        runner.run(sweep_file.loads(one_arm), folder, DebugExecutor(), NoTracker())
-    document = answer(Evidence(folder))
+    alone = Evidence(swept(one_arm, tmp_path))
+    document = answer(alone)
     assert document.pairs == []
     assert document.twin.a == "sgd-twin"
     assert headline(document) == "Nothing is compared: there is the baseline and its twin."
-    assert "Nothing is compared" in build(Evidence(folder), tmp_path / "report").read_text()
+    assert "Nothing is compared" in build(alone, tmp_path / "report").read_text()
 
 
 def test_no_other_verb_compares_a_twin(seen: Evidence) -> None:
     root = seen.folder.root  # where the trials of the others are already
-    other = swept(root, "analysis: {baseline: sgd}", name="other")
+    other = evidence_of(root, "analysis: {baseline: sgd}", name="other")
     document = across.answer([seen, other])
     assert not any("twin" in arm for p in document.pairs for arm in (p.a, p.b))
     assert document.unit == "study"
     assert "sgd-twin" not in profiles.document([seen, other], "sgd")["arms"]
-    fewer = swept(root, "analysis: {baseline: sgd}", name="fewer", studies=2)
+    fewer = evidence_of(root, "analysis: {baseline: sgd}", name="fewer", studies=2)
     with pytest.raises(Refused, match="have different numbers of studies: 6 and 2"):
         across.answer([seen, fewer])
 
@@ -281,7 +273,7 @@ def test_the_report_of_studies(seen: Evidence, page: Path) -> None:
 
 
 def test_studies_that_failed_or_diverged_are_named(tmp_path: Path) -> None:
-    broken = swept(tmp_path / "failed", studies=3, confirm=1, fail_at=2, fail_seed=1, max_failed=100, trials=2)
+    broken = evidence_of(tmp_path / "failed", studies=3, confirm=1, fail_at=2, fail_seed=1, max_failed=100, trials=2)
     states = {(row["arm"], row["study"]): row["state"] for row in tables.studies(broken)}
     assert states["sgd", "2"] == "failed: every trial"
     assert states["sgd", "1"] == "complete"
@@ -294,7 +286,7 @@ def test_studies_that_failed_or_diverged_are_named(tmp_path: Path) -> None:
 
 def test_an_arm_that_a_race_stopped_is_shown_with_its_studies(tmp_path: Path) -> None:
     """Of adamw, which learns nothing at these rates, only the studies up to the first look are there."""
-    raced = swept(tmp_path, "racing: {level: 0.3, looks: 1}", trials=2, slow_adamw=True)
+    raced = evidence_of(tmp_path, "racing: {level: 0.3, looks: 1}", trials=2, slow_adamw=True)
     studies = {arm: len(values) for arm, values in raced.confirmed("loss/val").items()}
     assert studies["adamw"] < studies["sgd"] == STUDIES
     rows = [row["state"] for row in tables.studies(raced) if row["arm"] == "adamw"]

@@ -233,7 +233,7 @@ def test_killed_and_continued_strict_replay_is_the_same(tmp_path: Path) -> None:
     assert ended(other) == ended(plain)
 
 
-def test_a_warm_start_takes_lists(tmp_path: Path, folder: SweepFolder) -> None:
+def test_a_warm_start_takes_lists(folder: SweepFolder) -> None:
     text = yaml.safe_dump({**SWEEP, "name": "later", "warm_start": [folder.sweep_id]}, sort_keys=False)
     definition = sweep_file.loads(text)
     later = runner.open_folder(definition, text, folder.root, {})

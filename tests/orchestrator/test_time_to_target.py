@@ -11,34 +11,27 @@ import pytest
 from typer.testing import CliRunner
 
 import orchestrator.cli.compare  # noqa: F401
-from orchestrator import runner
 from orchestrator.cli.app import app
 from orchestrator.compare import time_to_target
 from orchestrator.compare.evidence import Evidence
 from orchestrator.compare.profiles import time_to
-from orchestrator.definition import sweep_file
 from orchestrator.definition.states import Goal
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.statistics.pairing import Refused
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 pytestmark = pytest.mark.slow
 
 
-def swept(root: Path, studies: int = 1, confirm: int = 6) -> Evidence:
+def evidence_of(root: Path, studies: int = 1, confirm: int = 6) -> Evidence:
     seeds = f"seeds: {{studies: {studies}, tune: 1, confirm: {confirm}}}"
     text = sweep_text(trials=2, method="random", per_trial=8).replace("seeds: {tune: 1, confirm: 3}", seeds)
-    definition = sweep_file.loads(text)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return Evidence(folder)
+    return Evidence(swept(text, root))
 
 
 @pytest.mark.parametrize("studies, confirm", [(1, 6), (3, 2)])
 def test_quartiles_over_units(tmp_path: Path, studies: int, confirm: int) -> None:
-    evidence = swept(tmp_path, studies, confirm)
+    evidence = evidence_of(tmp_path, studies, confirm)
     document = time_to_target.document(evidence)
     assert document["reference"] == "sgd"
     trials = [t for t in evidence.records if t.job.stage == "confirm"]
@@ -71,7 +64,7 @@ def test_quartiles_over_units(tmp_path: Path, studies: int, confirm: int) -> Non
 
 
 def test_what_an_arm_misses_has_no_cost(tmp_path: Path) -> None:
-    evidence = swept(tmp_path)
+    evidence = evidence_of(tmp_path)
     evidence.curves.loc[evidence.curves["arm"] == "adamw", "value"] = 99.0
     document = time_to_target.document(evidence, "sgd")
     assert document["arms"]["adamw"] == {
@@ -86,7 +79,7 @@ def test_what_an_arm_misses_has_no_cost(tmp_path: Path) -> None:
 
 
 def test_the_verb_takes_one_sweep(tmp_path: Path) -> None:
-    evidence = swept(tmp_path, 3, 2)
+    evidence = evidence_of(tmp_path, 3, 2)
     given = ["profile", evidence.sweep_id, "--root", str(tmp_path), "--reference", "adamw"]
     found = CliRunner().invoke(app, [*given, "--json", "-o", str(tmp_path / "out")])
     assert found.exit_code == 0, found.output

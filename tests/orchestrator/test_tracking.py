@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ from orchestrator.tracking.mlflow_report import MlflowReport
 from orchestrator.tracking.mlflow_view import VIEW, Shown, page_of
 from orchestrator.tracking.sender import Sender
 from tests.orchestrator.sweep_files import sweep_text
+from tests.services import MlflowServer
 
 pytestmark = pytest.mark.slow
 
@@ -238,29 +236,6 @@ def test_a_summary_that_changed_shows_the_new_values(tmp_path: Path) -> None:
     assert [m.value for m in history] == [0.4]  # made anew
 
 
-@contextmanager
-def server(place: Path, port: int) -> Iterator[str]:
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{place}/server.db"]
-    command += ["--default-artifact-root", str(place / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(
-        [*command, "--workers", "1"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.time() + 120
-        while time.time() < deadline:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 9)
-        process.wait()
-
-
 def check_shown(folder: SweepFolder, uri: str) -> None:
     """Views and verdict of a sweep are kept on a server as in a store of its own."""
     asked = sweep_file.load(folder.path / "sweep.yaml")
@@ -284,14 +259,12 @@ def test_a_server_away_for_the_whole_sweep_gets_everything_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder, tracker = sweep(tmp_path, f"http://127.0.0.1:{port}", trials=1)
+    server = MlflowServer(tmp_path)
+    folder, tracker = sweep(tmp_path, server.uri, trials=1)
     assert len(results.ended_trials(folder)) == 6
     with folder.hold(), pytest.raises(ConnectionError):
         reconcile(folder, tracker())
-    with server(tmp_path, port) as uri:
+    with server.running() as uri:
         with folder.hold():
             assert sum("had no run" in line for line in reconcile(folder, tracker())) == 6
         with folder.hold():

@@ -10,12 +10,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.training_model import TrainingModel
-from orchestrator.executors.debug import DebugExecutor
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 from trainables.recipe import INF, KEYS, Recipe
 
 STDLIB = {"task": {"name": "stdlib_lm"}, "metric": {"name": "loss/val", "goal": "minimize"}}
@@ -84,10 +83,7 @@ def test_a_trial_is_trained_as_the_file_says(tmp_path: Path) -> None:
     losses = {}
     for clip in (0, 1e-12):
         text = yaml.safe_dump({**yaml.safe_load(sweep_text(trials=1, confirm=0)), "training": {"clip_norm": clip}})
-        definition = sweep_file.loads(text)
-        folder = runner.open_folder(definition, text, tmp_path / str(clip), {})
-        with folder.hold():
-            runner.run(definition, folder, DebugExecutor(), NoTracker())
+        folder = swept(text, tmp_path / str(clip))
         ended = {t.job.arm: t for t in results.ended_trials(folder)}
         losses[clip] = ended["sgd"].result.metrics["loss/val"]
         raw = json.loads((folder.trial(ended["sgd"].trial_id) / "result.json").read_text())

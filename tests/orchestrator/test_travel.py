@@ -217,7 +217,7 @@ def test_nothing_travels_for_registered_names(tmp_path: Path, monkeypatch: pytes
     assert code.parcel(sweep_file.load(file), file) is None
 
 
-def test_modules_from_elsewhere_travel_by_themselves(project: Path, tmp_path: Path) -> None:
+def test_modules_from_elsewhere_travel_by_themselves(project: Path) -> None:
     found = parcel(project)
     assert names(found) == {
         "own_task.py", "own_helpers.py", "table.csv", "sweep.yaml", "tests/__init__.py", "tests/tasks.py"

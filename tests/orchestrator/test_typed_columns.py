@@ -16,13 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import parquet, reconcile, results, runner
-from orchestrator.definition import sweep_file
+from orchestrator import parquet, reconcile, results
 from orchestrator.definition.columns import AMOUNTS, FACTS, of_metric
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.typed_column import column
-from orchestrator.tracking.base import NoTracker
+from tests.swept import swept
 
 EARLIER = Path(__file__).with_name("earlier") / "earlier-671cd845"
 SWEEP = """
@@ -88,11 +86,7 @@ def test_any_values_have_a_column(values: list[Any]) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
     """A sweep whose hyperparameters are of every kind, some of them inactive."""
-    spec = sweep_file.loads(SWEEP)
-    made = runner.open_folder(spec, SWEEP, tmp_path_factory.mktemp("typed") / "runs", {})
-    with made.hold():
-        runner.run(spec, made, DebugExecutor(), NoTracker())
-    return made
+    return swept(SWEEP, tmp_path_factory.mktemp("typed") / "runs")
 
 
 @pytest.mark.slow

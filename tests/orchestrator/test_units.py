@@ -32,6 +32,7 @@ from orchestrator.storage.calibration import Calibrated
 from orchestrator.storage.folder import SweepFolder, read_json
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import ran
 
 SAM = "optimizer: sam, parameters: {sam_radius: 0.05,"
 
@@ -46,10 +47,8 @@ def text_of(unit: str, per_trial: float, *, studies: int = 1, confirm: int = 6, 
 
 
 def run(root: Path, text: str, **changes: Any) -> SweepFolder:
-    definition = replace(sweep_file.loads(text, "test.yaml"), **changes)
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        assert runner.run(definition, folder, DebugExecutor(), NoTracker()).state is SweepState.DONE
+    folder, outcome = ran(text, root, spec=replace(sweep_file.loads(text, "test.yaml"), **changes))
+    assert outcome.state is SweepState.DONE
     return folder
 
 
@@ -104,10 +103,7 @@ def test_a_limit_in_gradients_counts_what_each_arm_costs(tmp_path: Path) -> None
 
 
 def run_limited(root: Path, text: str) -> SweepFolder:
-    definition = sweep_file.loads(text, "test.yaml")
-    folder = runner.open_folder(definition, text, root, {})
-    with folder.hold():
-        outcome = runner.run(definition, folder, DebugExecutor(), NoTracker())
+    folder, outcome = ran(text, root)
     assert outcome.state is SweepState.BUDGET
     return folder
 

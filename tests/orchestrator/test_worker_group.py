@@ -13,18 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator import results, runner
-from orchestrator.definition import sweep_file
+from orchestrator import results
 from orchestrator.definition.states import Goal, Stage
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.tracking.base import NoTracker
 from orchestrator.trial.job import Job
 from orchestrator.trial.session import TrialSession
 from orchestrator.trial.worker_group import LocalWorkerGroup, WorkerLost
 from tests.orchestrator.command import REPOSITORY, fresh
 from tests.orchestrator.sweep_files import sweep_text
+from tests.swept import swept
 
 pytestmark = pytest.mark.slow
 
@@ -169,8 +167,4 @@ def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
 
 
 def in_one_process(sweep: dict[str, Any], root: Path) -> SweepFolder:
-    definition = sweep_file.loads(yaml.safe_dump(sweep))
-    folder = runner.open_folder(definition, "", root / "plain", {})
-    with folder.hold():
-        runner.run(definition, folder, DebugExecutor(), NoTracker())
-    return folder
+    return swept(yaml.safe_dump(sweep), root / "plain")

@@ -14,14 +14,13 @@ import yaml
 from torch import Tensor
 
 import optim_core
-from orchestrator import results, runner
+from orchestrator import results
 from orchestrator.definition import model as definitions
 from orchestrator.definition import sweep_file
 from orchestrator.definition.states import State
-from orchestrator.executors.debug import DebugExecutor
 from orchestrator.storage.metric_log import MetricLog
-from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.test_training_section import resolved
+from tests.swept import swept
 from tests.trainables.data import canonical, sources
 from trainables import Task
 from trainables.data.convert import convert
@@ -164,10 +163,7 @@ def test_so_many_batches_are_held_and_no_more(count: int) -> None:
 
 def trained(file: dict[str, Any], root: Path) -> Any:
     text = yaml.safe_dump(file)
-    spec = sweep_file.loads(text)
-    folder = runner.open_folder(spec, text, root, {})
-    with folder.hold():
-        runner.run(spec, folder, DebugExecutor(), NoTracker())
+    folder = swept(text, root)
     return folder, {t.trial_id: t.result for t in results.ended_trials(folder)}
 
 

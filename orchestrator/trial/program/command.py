@@ -29,7 +29,6 @@ RUNNER = Path("geosweep") / "_run.py"
 MACRO = re.compile(r"\$\{([a-z_]+)(?::([A-Za-z_][A-Za-z0-9_]*))?\}")
 MACROS = ("env", "interpreter", "program", "args", "args_no_boolean_flags", "args_no_hyphens", "args_json",
           "args_json_file", "envvar", "seed", "budget", "trial_dir", "checkpoint")  # fmt: skip
-OF_THE_ARGUMENTS = tuple(name for name in MACROS if name.startswith("args"))
 
 
 @dataclass(frozen=True, kw_only=True)
