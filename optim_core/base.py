@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
 from optim_core.fresh import Call, NotFinite, Stamp
@@ -94,14 +95,28 @@ class Counting(Judging):
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
-        """As in torch: `step` with its hooks. They run once, even if it calls the step of its base class."""
+        """As in torch: `step` with its hooks, marked for the profiler. They run once, even if it calls the step of its
+        base class. Where nobody listens, the mark is left out: it takes as long as the step of a small model.
+        """
         hooked = torch.optim.Optimizer.profile_hook_step(func)  # type: ignore[type-var]
 
         @functools.wraps(func)
         def step(self: Counting, *args: Any, **keywords: Any) -> Any:
-            return (func if self._stepping else hooked)(self, *args, **keywords)
+            return (func if self._stepping or not self._is_observed() else hooked)(self, *args, **keywords)
 
         return step
+
+    def _is_observed(self) -> bool:
+        """Whether a hook, a profiler or the compiler looks at the whole step."""
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch.autograd.profiler._is_profiler_enabled
+            or torch.autograd._profiler_enabled()
+            or torch.compiler.is_compiling()
+        )
 
     @classmethod
     def from_model(cls, model: nn.Module | list[nn.Module], **hyperparameters: Any) -> Self:
@@ -382,9 +397,12 @@ def eager(method: Callable[..., Any]) -> Callable[..., Any]:
         method = cast(Any, method).__wrapped__.__get__(cast(Any, method).__self__)
     if not method.__module__.startswith("torch.optim"):
         return method
-    return (
-        cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
-    )
+    return cast(Callable[..., Any], _unwrapped(cast(Any, method).__func__).__get__(cast(Any, method).__self__))
+
+
+@functools.lru_cache(maxsize=256)  # every step asks for the same few
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    return inspect.unwrap(function)
 
 
 DECLARATIONS = ("CHANGEABLE", "GROUPABLE", "LEARNING_RATE", "REFRESH_INTERVAL", "BOUNDS", "HEAT_MAP", "LIMITS",
