@@ -12,7 +12,6 @@ No optimizer takes a step with a gradient that is not finite: the weights stay, 
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self, cast
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from optim_core.declarations import NOT_NEGATIVE, SHARE, HeatMap, Limit
+from optim_core.eager import eager, is_observed
 from optim_core.fresh import Call, NotFinite, Stamp
 from optim_core.judging import COUNTER, Judging
 from optim_core.packed import Packing
@@ -94,12 +94,14 @@ class Counting(Judging):
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
-        """As in torch: `step` with its hooks. They run once, even if it calls the step of its base class."""
+        """As in torch: `step` with its hooks, marked for the profiler. They run once, even if it calls the step of its
+        base class. Where nobody listens, the mark is left out: it takes as long as the step of a small model.
+        """
         hooked = torch.optim.Optimizer.profile_hook_step(func)  # type: ignore[type-var]
 
         @functools.wraps(func)
         def step(self: Counting, *args: Any, **keywords: Any) -> Any:
-            return (func if self._stepping else hooked)(self, *args, **keywords)
+            return (func if self._stepping or not is_observed(self) else hooked)(self, *args, **keywords)
 
         return step
 
@@ -377,21 +379,6 @@ class Baseline(Counting):
     def take(self) -> None:
         """The torch optimizer's step along the current gradients."""
         eager(super().step)()
-
-
-def eager(method: Callable[..., Any]) -> Callable[..., Any]:
-    """One of torch's own methods without its `torch.compile` wrapper; any other method without its own hooks.
-
-    The wrapper's first call imports torch's compiler, a fifth of a worker's time to its first step. Torch wraps `step`
-    of every class that it builds in a call of the hooks: called from another step, they would run twice.
-    """
-    if getattr(method, "hooked", False):
-        method = cast(Any, method).__wrapped__.__get__(cast(Any, method).__self__)
-    if not method.__module__.startswith("torch.optim"):
-        return method
-    return (
-        cast(Callable[..., Any], inspect.unwrap(method.__func__).__get__(method.__self__))  # type: ignore[attr-defined]
-    )
 
 
 DECLARATIONS = ("CHANGEABLE", "GROUPABLE", "LEARNING_RATE", "REFRESH_INTERVAL", "BOUNDS", "HEAT_MAP", "LIMITS",

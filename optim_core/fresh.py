@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from optim_core.sharded import locals_of, whole_sum
+from optim_core.sharded import is_sharded, locals_of, whole_sum
 
 
 class NotFinite(Exception):  # noqa: N818  an outcome of a step, not an error
@@ -111,22 +111,26 @@ class Call:
 def finite(gradients: Sequence[Tensor], *, look: bool = False) -> bool:
     """Whether every entry is finite. One pass over memory and one read-back, using norms, unless these overflow.
 
-    `look`: read the number directly from memory, which on a CPU needs no torch operation and no wait.
+    `look`: read the numbers directly from memory, which on a CPU needs no torch operation and no wait.
     """
     dense = [g._values() if g.is_sparse else g for g in gradients if g.numel()]
     if not dense:
         return True
     norms = torch._foreach_norm(locals_of(dense))
-    wide = reduce(torch.promote_types, {n.dtype for n in norms})
-    whole = whole_sum([n.to(norms[0].device, wide) for n in norms], dense)
-    if math.isfinite(seen(whole) if look else float(whole)):
+    if look and all(n.is_cpu for n in norms) and not any(is_sharded(g) for g in dense):
+        whole = sum(seen(n) for n in norms)
+    else:
+        wide = reduce(torch.promote_types, {n.dtype for n in norms})
+        total = whole_sum([n.to(norms[0].device, wide) for n in norms], dense)
+        whole = seen(total) if look else float(total)
+    if math.isfinite(whole):
         return True
     return not bool(whole_sum([(~g.isfinite()).sum() for g in locals_of(dense)], dense))
 
 
 def seen(scalar: Tensor) -> float:
     """The value of a scalar, read from host memory if it is there, otherwise from the device."""
-    number: Any = scalar.detach().tolist()
+    number: Any = (scalar.detach() if scalar.requires_grad else scalar).tolist()
     return float(number)
 
 

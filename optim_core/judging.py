@@ -66,7 +66,9 @@ class Judging(Adjustable, torch.optim.Optimizer):
 
     @property
     def _late(self) -> Late:
-        found: Late = self.__dict__.setdefault("_late_counts", Late())
+        found: Late | None = self.__dict__.get("_late_counts")
+        if found is None:
+            found = self.__dict__["_late_counts"] = Late()
         return found
 
     def counted(self, index: int, key: str) -> None:
@@ -105,8 +107,10 @@ class Judging(Adjustable, torch.optim.Optimizer):
 
     def _could_decide(self, gradients: list[Tensor]) -> bool:
         wanted = self.selects if self.selects is not None else not all(at_hand(g) for g in gradients)
+        if not wanted:
+            return False
         params = [p for g in self.param_groups for p in g["params"] if p.grad is not None]
-        if not wanted or any(is_sharded(p) for p in params) or not all(map(is_plain, [*params, *gradients])):
+        if any(is_sharded(p) for p in params) or not all(map(is_plain, [*params, *gradients])):
             return False
         return not self.must_know()
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optim_core.base import eager
+from optim_core.eager import eager
 from optim_core.fresh import gradients
 from optim_core.probes import bits
 from optim_core.sharded import locals_of

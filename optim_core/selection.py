@@ -18,7 +18,7 @@ from optim_core.kernels import all_stored_like
 
 def at_hand(t: Tensor) -> bool:
     """Whether the host can read the tensor without waiting for a device."""
-    return t.device.type == "cpu"
+    return t.is_cpu
 
 
 def not_finite(gradients: Sequence[Tensor]) -> Tensor:

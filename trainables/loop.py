@@ -235,8 +235,9 @@ class Training:
         return factor(recipe.schedule, grad_evals / self._budget, recipe.warmup, recipe.final_lr)
 
     def _affordable(self) -> bool:
-        if self.optimizer.next_cost() > self.left:
-            self.optimizer.freeze()
+        if self.optimizer.next_cost() <= self.left:
+            return True
+        self.optimizer.freeze()
         return self.optimizer.next_cost() <= self.left
 
     def _train_step(self, pause: bool = False) -> None:

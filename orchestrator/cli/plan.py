@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -128,7 +129,8 @@ def _memory(one: Mapping[str, Any]) -> str:
         return f"this system does not report how much memory a trial takes{cut}"
     if one["share"] is None:
         return f"{who} {one['gib']:.2f} GiB of memory on top of this command's own{cut}"
-    needs = f"{who} {one['gib']:.2f} GiB of {one['device']}{room}{cut}; resources: {{gpu: {one['share']:.2g}}}"
+    share = math.floor(one["share"] * 1e4) / 1e4  # rounded up, one trial fewer would fit beside it
+    needs = f"{who} {one['gib']:.2f} GiB of {one['device']}{room}{cut}; resources: {{gpu: {share:g}}}"
     return f"{needs} suffices" if one["fits"] else f"{needs} is needed, more than its share; or {way}"
 
 

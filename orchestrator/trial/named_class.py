@@ -11,7 +11,8 @@ def class_of(name: str) -> type | None:
     inner = name
     while inner.endswith(")") and "(" in inner:  # wrapper(name)
         inner = inner[inner.index("(") + 1 : -1]
-    for lookup in (trainables.lookup, optim_core.lookup):
+    may_be_task = ":" in inner or inner in trainables.names()  # else its lookup searches for what may have been meant
+    for lookup in (trainables.lookup, optim_core.lookup) if may_be_task else (optim_core.lookup,):
         try:
             cls: type = lookup(inner)
         except KeyError:

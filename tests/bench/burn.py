@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables import Batch, Metric, Model, Task
+from trainables.randomness import seed_torch
 
 
 class Burn(Task):
@@ -20,13 +21,14 @@ class Burn(Task):
 
     def __init__(self, *, seconds: float = 1.0, steps: int = 100) -> None:
         self._slice = seconds / steps
+        self._batch = torch.ones(1, 1), torch.zeros(1, 1)
 
     def model(self, seed: int) -> Model:
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return nn.Linear(1, 1)
 
     def batch(self, seed: int, index: int) -> Batch:
-        return torch.ones(1, 1), torch.zeros(1, 1)
+        return self._batch
 
     def batch_identity(self, seed: int, index: int) -> bytes:
         return str(index).encode()

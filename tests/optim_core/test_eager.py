@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import optim_core
 from optim_core import Baseline
@@ -51,6 +52,23 @@ def test_hooks_run_once_and_no_graph_is_kept(name: str) -> None:
     train(optimizer, model, steps=1)
     assert seen == ["before", "after"]
     assert all(p.is_leaf and p.grad is not None and not p.grad.requires_grad for p in model.parameters())
+
+
+def test_profilers_and_hooks_of_all_optimizers_see_the_step() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = optim_core.build("sgd", model)
+    train(optimizer, model, steps=1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        train(optimizer, model, steps=2)
+    counts = {event.key: event.count for event in profile.key_averages()}
+    assert counts["Optimizer.step#SGD.step"] == 2
+    seen: list[Any] = []
+    before = register_optimizer_step_pre_hook(lambda found, *_: seen.append(found))
+    after = register_optimizer_step_post_hook(lambda found, *_: seen.append(found))
+    train(optimizer, model, steps=1)
+    assert seen == [optimizer, optimizer]
+    before.remove()
+    after.remove()
 
 
 def test_methods_of_other_optimizers_are_called() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from orchestrator.cli.plan import _memory
 from orchestrator.protocol import probe
 from orchestrator.scheduling import abort
 from orchestrator.trial import gpu_memory
@@ -114,6 +117,25 @@ def test_what_is_said_to_fit_has_room_in_its_share(share: float) -> None:
         assert found == fits
         assert needed is not None
         assert found or needed > share or needed == 1
+
+
+@pytest.mark.parametrize("pack", [1, 8])
+@pytest.mark.parametrize("trials", [1, 2, 3, 6, 7, 12, 64])
+def test_plan_names_a_share_of_which_as_many_fit_side_by_side(trials: int, pack: int) -> None:
+    total = 80 * GIB
+    reserved = int((total / trials - gpu_memory.CONTEXT) / 1.11)
+    share, fits = probe.judged(reserved, total, 1 / (2 * trials))
+    found = probe.Taken(
+        device="GPU", gib=reserved / GIB, total_gib=total / GIB, share=share, fits=fits or trials == 1, pack=pack
+    )
+    said = re.fullmatch(r"(.*) takes \S+ GiB of GPU \(80 GiB\); resources: {gpu: (\S+)} (.*)", _memory(asdict(found)))
+    assert said is not None
+    assert said[1] == ("a trial" if pack == 1 else "a pack of 8 trials")
+    assert int(1 / float(said[2])) == trials
+    assert gpu_memory.fraction(float(said[2]), total) * total >= reserved
+    if trials > 1:
+        assert said[3].startswith("is needed, more than its share; or ")
+        assert ("make the pack smaller" in said[3]) == (pack > 1)
 
 
 @pytest.mark.slow

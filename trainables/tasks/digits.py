@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from trainables.device import chosen, together
 from trainables.models.resnet import ResNet
 from trainables.models.vit import ViT
+from trainables.randomness import seed_torch
 from trainables.registry import task
 from trainables.tables import table
 from trainables.task_class import Batch, Metric, Model, Task
@@ -74,7 +75,7 @@ class Digits(Task):
 
     def model(self, seed: int) -> Model:
         """A network with torch's default initialization; vit has depth 2 and patches of 2 x 2."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         if self._model == "mlp":
             sizes = (64, self._width, self._width, CLASSES)
             layers: list[nn.Module] = [nn.Flatten()]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.device import chosen, together
+from trainables.randomness import seed_torch
 from trainables.recipe import Recipe
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model, Task
@@ -40,7 +41,7 @@ class DigitsFit(Task):
 
     def model(self, seed: int) -> Model:
         """The network of this seed."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         layers: list[nn.Module] = [nn.Flatten()]
         for inside, outside in itertools.pairwise(SIZES):
             layers += [nn.Linear(inside, outside), nn.ReLU()]

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.randomness import seed_torch
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model, Task
 
@@ -83,7 +84,7 @@ class GanRing(Task):
 
     def model(self, seed: int) -> Model:
         """Generator and discriminator with torch's default initialization."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return [self._network(LATENT, 2), self._network(2, 1)]
 
     def batch(self, seed: int, index: int) -> Batch:

@@ -26,6 +26,7 @@ from trainables.data.pixels import Pixels, Rows
 from trainables.data.prefetch import Prefetch
 from trainables.models import catalogue
 from trainables.presets import CROPS, PRESETS
+from trainables.randomness import seed_torch
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model, Task
 
@@ -113,7 +114,7 @@ class Images(Task):
 
     def model(self, seed: int) -> Model:
         """The network, initialized on the CPU."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return catalogue.IMAGES[self._model](self._inputs).to(devices.chosen(self._device))
 
     def read_ahead(self, readers: int) -> None:

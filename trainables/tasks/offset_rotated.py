@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from trainables.randomness import seed_torch
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model, Task
 
@@ -50,7 +51,7 @@ class OffsetRotated(Task):
 
     def model(self, seed: int) -> Model:
         """The student, with torch's default initialization."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return self._network()
 
     def batch(self, seed: int, index: int) -> Batch:

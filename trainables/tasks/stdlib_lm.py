@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from trainables.device import chosen, together
 from trainables.models.gpt import GPT
 from trainables.objectives import token_count, token_loss
+from trainables.randomness import seed_torch
 from trainables.recipe import Recipe
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model, Task
@@ -170,7 +171,7 @@ class StdlibLM(Task):
 
     def model(self, seed: int) -> Model:
         """A GPT with GPT-2's initialization."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return self._network().to(chosen("auto"))
 
     def facts(self) -> Mapping[str, str]:

@@ -22,6 +22,7 @@ from trainables.data.prefetch import Prefetch
 from trainables.data.streams import TokenData
 from trainables.models import catalogue
 from trainables.objectives import token_count, token_loss
+from trainables.randomness import seed_torch
 from trainables.recipe import Recipe
 from trainables.registry import task
 from trainables.task_class import Batch, Metric, Model, Task
@@ -110,7 +111,7 @@ class Tokens(Task):
 
     def model(self, seed: int) -> Model:
         """A GPT with GPT-2's initialization, initialized on the CPU."""
-        torch.manual_seed(seed)
+        seed_torch(seed)
         return self._gpt().to(devices.chosen(self._device))
 
     def read_ahead(self, readers: int) -> None:
