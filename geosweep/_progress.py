@@ -119,10 +119,9 @@ def bars(conductor: SweepConductor) -> str:
     """HTML: for each arm a bar of its trials, their number, failures, and the best value so far."""
     rows = []
     for name, row in display.progress(conductor).items():
-        astray = [f"{row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k]]
-        ended = row.planned - row.counts["waiting"] - row.counts["running"]
+        ended = row.planned - row.counts.unended
         best = f"best {conductor.spec.metric.name} {row.best_text()}" if row.best is not None else ""
-        words = ", ".join(filter(None, [f"{ended} of {row.planned} trials", *astray, best]))
+        words = ", ".join(filter(None, [f"{ended} of {row.planned} trials", *row.counts.astray, best]))
         rows.append(
             f"<tr><td>{html.escape(name)}</td><td><progress max={max(1, row.planned)} value={ended}></progress></td>"
             f'<td style="text-align: left">{html.escape(words)}</td></tr>'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Sweep:
     @property
     def state(self) -> str:
         """running, done, stopped, failed, or budget: a limit of the budget ended it."""
-        return str(self.status()["state"])
+        return str(results.status(self._folder).state)
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Sweep:
 
     def status(self) -> dict[str, Any]:
         """The document of `geosweep status --json`: trials by state, cost, errors."""
-        return results.status(self._folder)
+        return results.status(self._folder).document()
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -81,23 +82,21 @@ class Sweep:
         search result. Before there are confirm results `stage` is tune: those values are optimistic, since they were
         selected.
         """
-        document = results.best(self._folder)
-        rows = []
-        for arm, row in document["arms"].items():
-            counted = [one for one in row.get("studies", ()) if one["stage"] == row["stage"]]
-            rows.append(
-                {
-                    "arm": arm,
-                    "value": row["value"],
-                    "n": len(counted) if "studies" in row else row["seeds"],
-                    "stage": str(row["stage"]),
-                    "trial_id": row["trial_id"],
-                    **({"study": row["study"]} if "study" in row else {}),
-                    **{PARAMETER + name: value for name, value in row["parameters"].items()},
-                }
-            )
+        chosen = results.best(self._folder)
+        rows = [
+            {
+                "arm": arm,
+                "value": one.value,
+                "n": len(one.counted) if one.studies else one.seeds,
+                "stage": str(one.stage),
+                "trial_id": one.trial_id,
+                **({} if one.study is None else {"study": one.study}),
+                **{PARAMETER + name: value for name, value in one.parameters.items()},
+            }
+            for arm, one in chosen.arms.items()
+        ]
         columns = ["arm", "value", "n", "stage", "trial_id"]
-        rows.sort(key=lambda row: math.inf if row["value"] is None else document["goal"].loss(row["value"]))
+        rows.sort(key=lambda row: math.inf if row["value"] is None else chosen.goal.loss(row["value"]))
         return pd.DataFrame(rows, columns=columns if not rows else None).convert_dtypes().set_index("arm")
 
     def compare(self, baseline: str | None = None, *, metric: str = "", margin: float | None = None) -> Comparison:
@@ -152,18 +151,16 @@ class Sweep:
         return bool(self._folder.resolved().tracking) or (self._folder.root / "mlflow.db").exists()
 
     def __repr__(self) -> str:
-        status = self.status()
-        ended = sum(n for arm in status["arms"].values() for k, n in arm.items() if k not in ("running", "waiting"))
-        planned = sum(sum(arm.values()) for arm in status["arms"].values())
-        return f"<Sweep {self.id}: {status['state']}, {ended} of {planned} trials>"
+        status = results.status(self._folder)
+        return f"<Sweep {self.id}: {status.state}, {status.total.ended} of {status.total.planned} trials>"
 
     def _repr_html_(self) -> str:
-        status = self.status()
+        status = results.status(self._folder)
         evidence = Evidence(self._folder)
         confirmed = len(evidence.trials) and (evidence.trials["stage"] == Stage.CONFIRM).any()
-        rows = tables.arms(evidence) if confirmed else [{"arm": a, **n} for a, n in status["arms"].items()]
-        spent = f"{status['grad_evals']:,.0f} gradient evaluations, {status['seconds']:.0f} s"
-        return _html.titled(f"{self.id}: {status['state']}", _html.table(rows), [spent], status["exploratory"])
+        rows = tables.arms(evidence) if confirmed else [{"arm": arm, **asdict(n)} for arm, n in status.arms.items()]
+        spent = f"{status.grad_evals:,.0f} gradient evaluations, {status.seconds:.0f} s"
+        return _html.titled(f"{self.id}: {status.state}", _html.table(rows), [spent], status.exploratory)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,8 +15,10 @@ from rich.text import Text
 
 from orchestrator import results, terminal
 from orchestrator.definition import currency, program
+from orchestrator.definition.counts import Counts, columns, total
 from orchestrator.definition.model import Spec, definition
 from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.results.chosen import ArmChoice, chosen_words
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.waiting import clock, without
 from orchestrator.statistics.intervals import bounds_of, cut_words, interval_text, summarize
@@ -26,7 +26,6 @@ from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.periodic import periodic
 from orchestrator.trial import noticed
-from orchestrator.trial.chosen import chosen_words
 from orchestrator.trial.counted import counted
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord
@@ -85,13 +84,13 @@ def live_table(conductor: SweepConductor) -> Table:
     title = f"{conductor.folder.sweep_id}{f' with {given}' if given else ''}"
     table = Table(title=title, caption=summary_line(conductor), caption_justify="left")
     rows = progress(conductor)
-    shown, several = results.counts_to_show(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
+    shown, several = columns(row.counts for row in rows.values()), conductor.spec.seeds.studies > 1
     table.add_column("arm")
     for name in (*(["studies"] if several else []), *shown, f"best {conductor.spec.metric.name} (tune)"):
         table.add_column(name, justify="right")
     for name, row in rows.items():
         studies = [f"{row.finished}/{row.studies}"] if several else []
-        table.add_row(name, *studies, *(str(row.counts[k]) for k in shown), row.best_text())
+        table.add_row(name, *studies, *row.counts.cells(shown), row.best_text())
     return table
 
 
@@ -99,7 +98,7 @@ def live_table(conductor: SweepConductor) -> Table:
 class Progress:
     """Progress of all studies of an arm."""
 
-    counts: Mapping[str, int]
+    counts: Counts
     planned: int
     studies: int
     """Without those that a race skipped."""
@@ -119,16 +118,14 @@ def progress(conductor: SweepConductor) -> dict[str, Progress]:
 def _progress(conductor: SweepConductor, name: str) -> Progress:
     studies = [arm for arm in conductor.arms.values() if arm.spec.name == name and arm.planned]
     each = [arm.counts() for arm in studies]
-    counts: Counter[str] = Counter()
-    for found in each:
-        counts.update(found)
+    counts = total(each)
     best = [arm.best for arm in studies if arm.best is not None]
     return Progress(
         counts=counts,
         planned=sum(arm.planned for arm in studies),
         studies=len(studies),
-        finished=sum(not found["waiting"] + found["running"] for found in each),
-        best=conductor.spec.metric.goal.best(best) if best and (counts["done"] or counts["pruned"]) else None,
+        finished=sum(not found.unended for found in each),
+        best=conductor.spec.metric.goal.best(best) if best and (counts.done or counts.pruned) else None,
     )
 
 
@@ -136,9 +133,9 @@ def plain_line(conductor: SweepConductor) -> str:
     """The same as one line."""
     arms = []
     for name, row in progress(conductor).items():
-        trouble = "".join(f", {row.counts[k]} {k}" for k in ("pruned", "diverged", "failed") if row.counts[k])
+        trouble = "".join(f", {words}" for words in row.counts.astray)
         best = f", best {row.best_text()}" if row.best is not None else ""
-        trials = f"{row.counts['done']}/{row.planned}"
+        trials = f"{row.counts.done}/{row.planned}"
         done = f"{row.finished}/{row.studies} studies, {trials} trials" if conductor.spec.seeds.studies > 1 else trials
         arms.append(f"{name} {done}{trouble}{best}")
     return f"{'; '.join(arms)}; {summary_line(conductor)}"
@@ -261,7 +258,7 @@ def arms_table(spec: Spec, folder: SweepFolder) -> Group:
             table.caption = f"{table.caption}; {words}"
     if spec.budget.unit != "grad_evals":
         table.caption = "\n".join([str(table.caption), *_budget(spec, folder, ended)])
-    best = results.best(folder)["arms"]
+    best = results.best(folder).arms
     broke = [Text(said) for said in results.infeasible(folder)]
     return Group(table, *(_winner(arm, best.get(arm), gone.get(arm, "")) for arm in ranked), *broke)
 
@@ -294,7 +291,7 @@ def _mean(found: list[float], bounds: tuple[float, float], *, short: bool) -> st
     return f"{s.mean:{style}} [{s.lo:{style}}, {s.hi:{style}}]"
 
 
-def _winner(arm: str, best: Mapping[str, Any] | None, gone: str) -> Text:
+def _winner(arm: str, best: ArmChoice | None, gone: str) -> Text:
     if best is None:
         return Text(f"{arm}: no configuration to choose")
     return Text(f"{arm}: {'; '.join(filter(None, (chosen_words(best), gone)))}")

@@ -260,7 +260,7 @@ def check_budget(folder: SweepFolder) -> None:
 
 def check_failed(spec: Spec, folder: SweepFolder) -> None:
     """Raises TrialsFailed if more trials failed than the sweep allows."""
-    failed = sum(counts["failed"] for counts in results.status(folder)["arms"].values())
+    failed = results.status(folder).total.failed
     if failed > spec.max_failed:
         again = folder.command("run", "FILE", "--retry-failed")
         raise TrialsFailed(
@@ -340,7 +340,7 @@ def _measured(
 
 def _executor(spec: Spec, folder: SweepFolder, options: Options, carried: bytes) -> Executor:
     """The executor; Ray is started only if a trial is left to train."""
-    unfinished = any(counts["waiting"] for counts in results.status(folder, held=True)["arms"].values())
+    unfinished = results.status(folder, held=True).total.waiting
     if options.executor == DEBUG or not unfinished:
         return DebugExecutor()
     from orchestrator.executors.ray import RayExecutor

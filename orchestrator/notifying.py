@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from orchestrator import results
 from orchestrator.definition import addresses
@@ -57,13 +57,12 @@ def ended(found: Notifier, folder: SweepFolder, outcome: Outcome) -> None:
     if outcome.state not in (SweepState.DONE, SweepState.BUDGET):
         return
     status, best = results.status(folder, held=False), results.best(folder)
-    counts = list(status["arms"].values())
-    total = {state: sum(one[state] for one in counts) for state in ("done", "pruned", "diverged", "failed")}
-    trials = ", ".join(f"{n} {state}" for state, n in total.items() if n or state == "done")
-    arms = ", ".join(f"{arm} {results.value_words(row['value'])}" for arm, row in best["arms"].items())
+    total = {state: n for state, n in asdict(status.total).items() if state not in ("running", "waiting")}
+    trials = ", ".join([f"{status.total.done} done", *status.total.astray])
+    arms = ", ".join(f"{arm} {results.value_words(one.value)}" for arm, one in best.arms.items())
     how = "done" if outcome.state is SweepState.DONE else "ended by its budget"
-    text = f"{how} after {clock(status['seconds'])}: {trials}; {best['metric']}: {arms or 'no result'}"
-    found.end("done", text, state=str(outcome.state), trials=total, seconds=status["seconds"])
+    text = f"{how} after {clock(status.seconds)}: {trials}; {best.metric}: {arms or 'no result'}"
+    found.end("done", text, state=str(outcome.state), trials=total, seconds=status.seconds)
 
 
 def first_line(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -26,12 +25,13 @@ from orchestrator.definition.states import Stage, SweepState
 from orchestrator.executors.base import Executor
 from orchestrator.protocol import controls, flops, pace, retries, seal
 from orchestrator.protocol.errors import CodeChanged, ControlFailed
+from orchestrator.results.chosen import ranges
 from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Begun, Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms, reopen
 from orchestrator.statistics.intervals import bounds_of, summarize
-from orchestrator.storage import disk, ending
+from orchestrator.storage import disk, ending, waiting
 from orchestrator.storage.folder import SweepFolder, write_atomic
 from orchestrator.storage.lease import LAST
 from orchestrator.storage.outcome import SweepOutcome
@@ -39,7 +39,6 @@ from orchestrator.storage.periodic import periodic
 from orchestrator.storage.provenance import provenance, uncommitted
 from orchestrator.tracking.base import Tracker
 from orchestrator.trial import noticed
-from orchestrator.trial.chosen import ranges
 from orchestrator.trial.counted import counted
 
 ONE_WISH_S, MOST_NAMED = 2.0, 5
@@ -63,7 +62,7 @@ class Outcome:
     @property
     def failed(self) -> int:
         """Number of failed trials."""
-        return sum(arm.counts()["failed"] for arm in self.conductor.arms.values())
+        return sum(arm.counts().failed for arm in self.conductor.arms.values())
 
 
 def open_folder(spec: Spec, text: str, root: Path, facts: Mapping[str, str]) -> SweepFolder:
@@ -211,7 +210,7 @@ def _ending(spec: Spec, conductor: SweepConductor, state: SweepState, refusal: s
         return ending.FAILED
     if conductor.stopped_by == "wait":
         return ending.NO_WORKERS
-    failed = sum(arm.counts()["failed"] for arm in conductor.arms.values())
+    failed = sum(arm.counts().failed for arm in conductor.arms.values())
     if state is not SweepState.BUDGET and failed > spec.max_failed and not conductor.remaining:
         return ending.FAILED
     return str(state)
@@ -257,9 +256,9 @@ def summaries(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, float]]:
 def chosen(spec: Spec, folder: SweepFolder) -> dict[str, dict[str, Any]]:
     """Each arm's optimizer and chosen configuration; over several studies, the range of each hyperparameter."""
     found: dict[str, dict[str, Any]] = {name: {"optimizer": arm.optimizer} for name, arm in spec.arms.items()}
-    for arm, row in results.best(folder)["arms"].items():
-        studies = [one["parameters"] for one in row.get("studies", ()) if one["stage"] == row["stage"]]
-        found[arm] |= ranges(studies) if studies else row["parameters"]
+    for arm, one in results.best(folder).arms.items():
+        studies = [each.parameters for each in one.counted]
+        found[arm] |= ranges(studies) if studies else one.parameters
     return found
 
 
@@ -270,7 +269,7 @@ def _clocked(conductor: SweepConductor, folder: SweepFolder) -> Iterator[None]:
     def note() -> None:
         with disk.tolerated():
             folder.add_seconds(conductor.seconds)
-            write_atomic(folder.waiting, json.dumps(conductor.waiting()), durable=False)
+            waiting.write(folder, conductor.waiting())
 
     try:
         with periodic(2.0, note, name="clock"):

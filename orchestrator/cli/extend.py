@@ -100,7 +100,7 @@ def extend(
     )
     ended = carry_out(asked, asked.load(), root, options, _again(context, found))
     if as_json:
-        emit({**document, "best": results.best(found), "exploratory": seal.stamps(found)})
+        emit({**document, "best": results.best(found).document(), "exploratory": seal.stamps(found)})
     else:
         show_end(ended, options)
     conclude(ended)

@@ -56,20 +56,17 @@ def _row(found: SweepFolder) -> dict[str, Any]:
         status, best = results.status(found), results.best(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return {**row, "description": f"its files cannot be read: {error}"}
-    arms = status["arms"].values()
-    total = {state: sum(counts[state] for counts in arms) for state in next(iter(arms), {})}
-    ended = sum(total.values()) - total.get("running", 0) - total.get("waiting", 0)
-    planned = ended + total.get("running", 0) + total.get("waiting", 0)
-    values = {arm: one["value"] for arm, one in best["arms"].items() if one["value"] is not None}
-    winner = best["goal"].best(values.values()) if values else None
+    total = status.total
+    values = {arm: one.value for arm, one in best.arms.items() if one.value is not None}
+    winner = best.goal.best(values.values()) if values else None
     row |= {
-        "state": status["state"],
-        "trials": {"ended": ended, "planned": planned, "running": total["running"], "failed": total["failed"]},
-        "grad_evals": status["grad_evals"],
-        "seconds": status["seconds"],
+        "state": status.state,
+        "trials": {"ended": total.ended, "planned": total.planned, "running": total.running, "failed": total.failed},
+        "grad_evals": status.grad_evals,
+        "seconds": status.seconds,
         "best": None
         if winner is None
-        else {"arm": next(a for a, v in values.items() if v == winner), "value": winner, "metric": best["metric"]},
+        else {"arm": next(a for a, v in values.items() if v == winner), "value": winner, "metric": best.metric},
         "description": _question(found),
     }
     return row

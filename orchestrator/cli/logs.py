@@ -191,8 +191,8 @@ def _failed(found: SweepFolder, as_json: bool) -> None:
     """How the failed trials of a sweep ended."""
     from orchestrator import results
 
-    document = results.status(found)
-    errors, last = document["errors"], document["last_lines"]
+    status = results.status(found)
+    errors, last = status.errors, status.last_lines
     if as_json:
         emit({"schema": "geosweep/logs/2", "sweep_id": found.sweep_id, "errors": errors, "last_lines": last})
         return

@@ -167,7 +167,7 @@ def run(
         if as_json:
             from orchestrator import results
 
-            emit(results.best(ended.folder))
+            emit(results.best(ended.folder).document())
         else:
             show_end(ended, options)
         conclude(ended)
@@ -207,8 +207,7 @@ def _left(root: Path, definition: Spec) -> str:
     folder = SweepFolder(root, model.sweep_id(definition))
     if not next(folder.path.glob("trials/*/trial.json"), None):
         return "no trial had begun. Begin with"
-    arms = results.status(folder)["arms"].values()
-    if not any(counts["waiting"] + counts["running"] for counts in arms):
+    if not results.status(folder).total.unended:
         return "all trials had ended, but tables and MLflow may lack some. Complete them with"
     return "running trials resume from their newest checkpoint, if they have one. Continue with"
 
@@ -233,11 +232,11 @@ def _following(ended: Launched, options: Options) -> Iterator[str]:
 
     folder, spec = ended.folder, ended.spec
     status, best = results.status(folder), results.best(folder)
-    if any(counts["failed"] for counts in status["arms"].values()):
+    if status.total.failed:
         yield folder.command("logs", folder.sweep_id)
     if comparable(folder):
         yield folder.command("compare", folder.sweep_id)
-    if best["arms"]:
+    if best.arms:
         yield folder.command("best", folder.sweep_id)
         yield folder.command("report", folder.sweep_id)
     if options.tracking and not spec.tracking.mlflow:

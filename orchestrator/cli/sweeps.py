@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,7 +12,11 @@ from rich.table import Table
 from orchestrator import terminal
 from orchestrator.cli import remote
 from orchestrator.cli.app import ROOT, Address, Json, Root, Sweep, app, data, emit, show, show_stamps, talk
+from orchestrator.definition.counts import columns
 from orchestrator.definition.kinds import short
+
+if TYPE_CHECKING:
+    from orchestrator.results import Best, Front
 
 
 @app.command()
@@ -29,36 +33,32 @@ def status(sweep: Sweep = "@last", root: Root = ROOT, address: Address = "", as_
     if address:
         return remote.status(address, sweep, as_json)
     found = folder.find(root, sweep)
-    document = results.status(found)
+    now = results.status(found)
     extensions.look(found, "status")
     if as_json:
-        emit(document)
+        emit(now.document())
         return
-    table = Table(title=f"{document['sweep_id']}: {document['state']}")
-    studies = document.get("studies", {})
-    shown = results.counts_to_show(document["arms"].values())
-    for name in ("arm", *(["studies"] if studies else []), *shown):
+    table = Table(title=f"{now.sweep_id}: {now.state}")
+    shown = columns(now.arms.values())
+    for name in ("arm", *(["studies"] if now.studies else []), *shown):
         table.add_column(name, justify="left" if name == "arm" else "right")
-    for arm, counts in document["arms"].items():
-        done = [f"{studies[arm]['confirmed']}/{studies[arm]['planned']}"] if studies else []
-        table.add_row(arm, *done, *(str(counts[k]) for k in shown))
-    counted = " counted" if "script" in document else ""
-    unknown = "imported" in document or ("script" in document and not document["grad_evals"])
-    spent = "" if unknown else f"{document['grad_evals']:,.0f} gradient evaluations{counted}, "
-    table.caption = f"{spent}{document['seconds']:.0f} s"
+    for arm, counts in now.arms.items():
+        table.add_row(arm, *([str(now.studies[arm])] if now.studies else []), *counts.cells(shown))
+    counted = " counted" if now.script else ""
+    table.caption = f"{now.spent}{counted}, {now.seconds:.0f} s" if now.spent else f"{now.seconds:.0f} s"
     show(table)
-    show_stamps(document["exploratory"])
-    if any(counts["waiting"] for counts in document["arms"].values()):
-        terminal.say(data, f"waiting: {document['waiting_reason']}")
-    for line in noticed.reused_words(document.get("reused", {})):
+    show_stamps(now.exploratory)
+    if now.total.waiting:
+        terminal.say(data, f"waiting: {now.waiting_reason}")
+    for line in noticed.reused_words(now.reused):
         terminal.say(data, line)
-    for arm, names in document.get("changed", {}).items():
+    for arm, names in now.changed.items():
         said = f"{arm} changed {', '.join(names)}: no other trial saw it, and a resumed trial starts without it"
         data.print(said, highlight=False, markup=False)
-    for trial, error in document["errors"].items():
+    for trial, error in now.errors.items():
         data.print(f"\n{trial} failed:\n{error}", highlight=False, markup=False)
-        if trial in document["last_lines"]:
-            data.print(document["last_lines"][trial], highlight=False, markup=False)
+        if trial in now.last_lines:
+            data.print(now.last_lines[trial], highlight=False, markup=False)
 
 
 @app.command()
@@ -85,30 +85,30 @@ def best(
     if pareto:
         front = results.pareto(found)
         if as_json:
-            emit(front)
+            emit(front.document())
             return
         show(_front(front))
-        show_stamps(front["exploratory"])
+        show_stamps(front.exploratory)
         return
-    document = results.best(found)
+    chosen = results.best(found)
     if as_json:
-        emit(document)
+        emit(chosen.document())
         return
     for said in results.infeasible(found):
         data.print(said, highlight=False, markup=False)
-    if not document["arms"]:
+    if not chosen.arms:
         see = found.command("status", found.sweep_id)
         terminal.say(talk, f"no trial of {found.sweep_id} has a value yet; see: {see}")
-    table = Table(title=f"{document['sweep_id']}: {document['metric']}, {document['goal']}")
-    if any("studies" in row for row in document["arms"].values()):
-        return _best_of_studies(table, document)
+    table = Table(title=f"{chosen.sweep_id}: {chosen.metric}, {chosen.goal}")
+    if any(one.studies for one in chosen.arms.values()):
+        return _best_of_studies(table, chosen)
     for name in ("arm", "value", "seeds", "stage", "parameters", "trial"):
         table.add_column(name, justify="right" if name in ("value", "seeds") else "left", no_wrap=name != "parameters")
-    for arm, row in document["arms"].items():
-        words = _settings(describe(row["parameters"], row.get("lineage", ())))
-        table.add_row(arm, _value(row["value"]), str(row["seeds"]), row["stage"], words, row["trial_id"])
+    for arm, one in chosen.arms.items():
+        words = _settings(describe(one.parameters, one.lineage))
+        table.add_row(arm, _value(one.value), str(one.seeds), one.stage, words, one.trial_id)
     show(table)
-    show_stamps(document["exploratory"])
+    show_stamps(chosen.exploratory)
 
 
 def _value(value: float | None) -> str:
@@ -122,40 +122,39 @@ def _settings(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={short(value)}" for name, value in parameters.items())
 
 
-def _front(document: Mapping[str, Any]) -> Table:
+def _front(front: Front) -> Table:
     """The configurations that no other of their arm beats in every objective, by the first one."""
-    goals = document["objectives"]
+    goals = front.objectives
     title = ", ".join(f"{name} ({goal})" for name, goal in goals.items())
-    table = Table(title=f"{document['sweep_id']}: per arm, not beaten in {title}")
-    several = any("study" in row for rows in document["arms"].values() for row in rows)
+    table = Table(title=f"{front.sweep_id}: per arm, not beaten in {title}")
+    several = any(row.study is not None for rows in front.arms.values() for row in rows)
     for name in ("arm", *(["study"] if several else []), "configuration", *goals, "parameters"):
         words = name in ("arm", "parameters")
         table.add_column(name, justify="left" if words else "right", no_wrap=name != "parameters")
     first, goal = next(iter(goals.items()))
-    for arm, rows in document["arms"].items():
-        for row in sorted(rows, key=lambda row: goal.loss(row["values"][first])):
-            study = [str(row["study"])] if several else []
-            values = (f"{row['values'][name]:.4g}" for name in goals)
-            table.add_row(arm, *study, str(row["configuration"]), *values, _settings(row["parameters"]))
+    for arm, rows in front.arms.items():
+        for row in sorted(rows, key=lambda row: goal.loss(row.values[first])):
+            study = [str(row.study)] if several else []
+            values = (f"{row.values[name]:.4g}" for name in goals)
+            table.add_row(arm, *study, str(row.configuration), *values, _settings(row.parameters))
     table.caption = "means over the tune seeds, which chose them: optimistic"
     return table
 
 
-def _best_of_studies(table: Table, document: Mapping[str, Any]) -> None:
+def _best_of_studies(table: Table, chosen: Best) -> None:
     """Each arm's mean over its studies, then what they chose."""
-    from orchestrator.trial.chosen import chosen_words
+    from orchestrator.results.chosen import chosen_words
 
     for name in ("arm", "mean", "studies", "seeds per study", "stage"):
         table.add_column(name, justify="left" if name in ("arm", "stage") else "right")
-    for arm, row in document["arms"].items():
-        counted = [one for one in row["studies"] if one["stage"] == row["stage"]]
-        seeds = sorted({one["seeds"] for one in counted})
+    for arm, one in chosen.arms.items():
+        seeds = sorted({study.seeds for study in one.counted})
         words = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-        table.add_row(arm, _value(row["value"]), str(len(counted)), words, row["stage"])
+        table.add_row(arm, _value(one.value), str(len(one.counted)), words, one.stage)
     show(table)
-    for arm, row in document["arms"].items():
-        data.print(f"{arm}: {chosen_words(row)}", highlight=False, markup=False)
-    show_stamps(document["exploratory"])
+    for arm, one in chosen.arms.items():
+        data.print(f"{arm}: {chosen_words(one)}", highlight=False, markup=False)
+    show_stamps(chosen.exploratory)
 
 
 @app.command()

@@ -162,8 +162,8 @@ def _every_study_obeys(evidence: Evidence) -> None:
     Leaving them out would count only the searches in which the arm was lucky.
     """
     for arm, row in feasible.summary(evidence.folder, evidence.records).items():
-        if 0 < len(row["studies_without"]) < evidence.studies:
-            without = row["studies_without"]
+        if 0 < len(row.studies_without) < evidence.studies:
+            without = row.studies_without
             named = f"{'study' if len(without) == 1 else 'studies'} {', '.join(map(str, without))}"
             raise Refused(
                 f"{named} of arm {arm} found no configuration that satisfies the outcome constraints; comparing only "

@@ -10,7 +10,6 @@ from typing import Any
 from orchestrator import results
 from orchestrator.compare import by_value
 from orchestrator.compare.evidence import twin
-from orchestrator.definition.states import Goal
 from orchestrator.protocol import feasible, seal
 from orchestrator.statistics.intervals import UNBOUNDED, bounds_of
 from orchestrator.storage.folder import SweepFolder
@@ -23,7 +22,7 @@ def document(
 ) -> dict[str, Any]:
     """The `table` document, given the arguments of `by_value.Question`. Raises Refused, NotFound."""
     reported, _ = results.reported(folder, metric)
-    tuned = results.tuned(folder)
+    tuned, goal = results.tuned(folder)
 
     @cache
     def curve_of(trial: str) -> list[tuple[float, float]]:
@@ -33,8 +32,8 @@ def document(
     question = by_value.Question(
         by=by,
         metric=reported,
-        tuned=tuned["name"],
-        goal=Goal(tuned["goal"]),
+        tuned=tuned,
+        goal=goal,
         baseline=baseline,
         columns=tuple(columns),
     )

@@ -11,15 +11,15 @@ import threading
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from orchestrator.storage.waiting import Waiting
 from orchestrator.trial.job import Job, Report, Result
 
 PERIOD_S = 10.0
-Waiting = Callable[[], Mapping[str, Mapping[str, Any]]]
+Asked = Callable[[], Mapping[str, Waiting]]
 """Arm -> how many `trials` wait, and the `reason`."""
 
 
@@ -52,7 +52,7 @@ class RayMetrics:
         """Counted by the driver under which it ended."""
 
     @contextmanager
-    def watching(self, waiting: Waiting) -> Iterator[None]:
+    def watching(self, waiting: Asked) -> Iterator[None]:
         """Export, while the context lasts, how many trials wait and why."""
         over = threading.Event()
 
@@ -69,15 +69,15 @@ class RayMetrics:
             over.set()
             thread.join(PERIOD_S)
 
-    def show_waiting(self, arms: Mapping[str, Mapping[str, Any]]) -> None:
+    def show_waiting(self, arms: Mapping[str, Waiting]) -> None:
         """Export the waiting trials; reasons that no longer hold are set to 0."""
         metrics = self._metrics()
         if metrics is None:
             return
         self._show_running()
         by_reason: Tally[str] = Tally()
-        for row in arms.values():
-            by_reason[without_numbers(str(row["reason"]))] += int(row["trials"])
+        for one in arms.values():
+            by_reason[without_numbers(one.reason)] += one.trials
         metrics[0].set(by_reason.total(), {**self._sweep, "state": "waiting"})
         self._reasons |= set(by_reason)
         for reason in self._reasons:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from orchestrator.definition.outcome import OutcomeConstraint, broken, parsed
 from orchestrator.definition.states import Stage
@@ -38,21 +38,28 @@ def breaches(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[Key, lis
     }
 
 
-def summary(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[str, dict[str, Any]]:
-    """Arm -> how many configurations were judged and violate a constraint, and the studies without a feasible one."""
-    found: dict[str, dict[str, Any]] = {}
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """How many configurations of an arm were judged and violate a constraint."""
+
+    configurations: int
+    infeasible: int
+    studies_without: Sequence[int]
+    """Studies without a feasible one."""
+
+
+def summary(folder: SweepFolder, ended: Sequence[TrialRecord]) -> dict[str, Judged]:
+    """Arm -> its configurations; empty for a sweep without constraints."""
+    arms: dict[str, dict[int, list[bool]]] = {}
     for (arm, study, _), broke in breaches(folder, ended).items():
-        row = found.setdefault(arm, {"configurations": 0, "infeasible": 0, "studies": {}})
-        row["configurations"] += 1
-        row["infeasible"] += bool(broke)
-        row["studies"][study] = row["studies"].get(study, False) or not broke
+        arms.setdefault(arm, {}).setdefault(study, []).append(bool(broke))
     return {
-        arm: {
-            "configurations": row["configurations"],
-            "infeasible": row["infeasible"],
-            "studies_without": [study for study, any_obeys in row["studies"].items() if not any_obeys],
-        }
-        for arm, row in found.items()
+        arm: Judged(
+            configurations=sum(map(len, studies.values())),
+            infeasible=sum(map(sum, studies.values())),
+            studies_without=[study for study, broke in studies.items() if all(broke)],
+        )
+        for arm, studies in arms.items()
     }
 
 
@@ -64,9 +71,9 @@ def sentences(folder: SweepFolder, ended: Sequence[TrialRecord]) -> Iterator[str
         for name in dict.fromkeys(c.metric for c in known if c.metric not in measured):
             yield f"{name} was not measured in any trial, so no configuration is feasible"
     for arm, row in summary(folder, ended).items():
-        if row["infeasible"]:
-            yield f"{arm}: {row['infeasible']} of {row['configurations']} configurations violate {limits}"
-        if row["studies_without"]:
-            which = ", ".join(map(str, row["studies_without"]))
-            words = f"studies {which} have" if len(row["studies_without"]) > 1 else f"study {which} has"
+        if row.infeasible:
+            yield f"{arm}: {row.infeasible} of {row.configurations} configurations violate {limits}"
+        if row.studies_without:
+            which = ", ".join(map(str, row.studies_without))
+            words = f"studies {which} have" if len(row.studies_without) > 1 else f"study {which} has"
             yield f"{arm}: {words} no feasible configuration, and none to confirm; loosen the limit, or search longer"

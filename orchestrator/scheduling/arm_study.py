@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from orchestrator.definition.counts import Counts
 from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.outcome import OutcomeConstraint, broken
 from orchestrator.definition.states import ConfigurationState, State
@@ -144,18 +145,21 @@ class ArmStudy:
         self.grad_evals += grad_evals - self.spent.get(trial_id, 0.0)
         self.spent[trial_id] = grad_evals
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Counts:
         """Trials by outcome, as shown by `geosweep status`."""
         found = self._counts
-        ended = {s.lower(): found[s] for s in (State.DIVERGED, State.FAILED, State.PRUNED)}
-        done, running = found[State.COMPLETE], found[State.RUNNING]
-        waiting = max(0, self.planned - done - running - sum(ended.values()))
-        return {"done": done, "running": running, "waiting": waiting, **ended}
+        begun = Counts(
+            done=found[State.COMPLETE],
+            running=found[State.RUNNING],
+            pruned=found[State.PRUNED],
+            diverged=found[State.DIVERGED],
+            failed=found[State.FAILED],
+        )
+        return replace(begun, waiting=max(0, self.planned - begun.planned))
 
     def to_spend(self) -> float:
         """Gradient evaluations that its trials will still spend, as far as is known."""
-        counts = self.counts()
-        unended = counts["waiting"] + counts["running"]
+        unended = self.counts().unended
         if not unended:
             return 0.0
         if self.population is not None:

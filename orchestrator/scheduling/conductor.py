@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, Stage, State
@@ -25,6 +24,7 @@ from orchestrator.scheduling.training_time import IdleTime, TrainingTime, over
 from orchestrator.scheduling.waiting import waiting
 from orchestrator.search.base import Configuration
 from orchestrator.storage.folder import SweepFolder
+from orchestrator.storage.waiting import Waiting
 from orchestrator.trial import log_files
 from orchestrator.trial.job import Job, Report, Result
 from orchestrator.trial.record import TrialRecord, read_result
@@ -96,7 +96,7 @@ class SweepConductor:
     @property
     def remaining(self) -> int:
         """Trials still to be started."""
-        return sum(arm.counts()["waiting"] for arm in self.arms.values())
+        return sum(arm.counts().waiting for arm in self.arms.values())
 
     @property
     def exhausted(self) -> bool:
@@ -171,7 +171,7 @@ class SweepConductor:
         self._write(job, replace(lost, last_lines=log_files.last_lines(job.folder)))
         self.on_report(Report(trial_id=trial_id, grad_evals=0.0, done=True, state=State.FAILED))
 
-    def waiting(self) -> dict[str, dict[str, Any]]:
+    def waiting(self) -> dict[str, Waiting]:
         """Arm -> how many trials of all its studies wait, and why."""
         racing, running = self._confirmation.racing, len(self._running)
         return waiting(self.arms.values(), self.waited, stopped_by=self.stopped_by, racing=racing, running=running)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from orchestrator.scheduling.arm_study import ArmStudy
+from orchestrator.storage.waiting import Waiting
 
 SAID_S = 10.0
 """Seconds without a worker before it is reported: starting one takes a few."""
@@ -18,19 +18,24 @@ STOPPED = {
 
 def waiting(
     arms: Iterable[ArmStudy], without_workers: float, *, stopped_by: str, racing: bool, running: int
-) -> dict[str, dict[str, Any]]:
-    """Arm -> how many trials of all its studies wait, how many of them are paused, and the distinct reasons.
-
-    `without_workers`: seconds since there was one.
+) -> dict[str, Waiting]:
+    """Arm -> what waits of all its studies, with the distinct reasons; `without_workers`: seconds since there was a
+    worker.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, list[Waiting]] = {}
     for arm in arms:
-        if trials := arm.counts()["waiting"]:
-            row = found.setdefault(arm.spec.name, {"trials": 0, "paused": 0, "reasons": []})
-            row["trials"], row["paused"] = row["trials"] + trials, row["paused"] + arm.paused()
-            said = "" if stopped_by else without(without_workers)
-            row["reasons"].append(said or reason(arm, stopped_by=stopped_by, racing=racing, running=running))
-    return {name: {**row, "reason": ", or ".join(dict.fromkeys(row.pop("reasons")))} for name, row in found.items()}
+        if trials := arm.counts().waiting:
+            why = "" if stopped_by else without(without_workers)
+            why = why or reason(arm, stopped_by=stopped_by, racing=racing, running=running)
+            found.setdefault(arm.spec.name, []).append(Waiting(trials=trials, paused=arm.paused(), reason=why))
+    return {
+        name: Waiting(
+            trials=sum(one.trials for one in each),
+            paused=sum(one.paused for one in each),
+            reason=", or ".join(dict.fromkeys(one.reason for one in each)),
+        )
+        for name, each in found.items()
+    }
 
 
 def reason(arm: ArmStudy, *, stopped_by: str, racing: bool, running: int) -> str:

@@ -243,7 +243,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     monkeypatch.setenv("GEOSWEEP_SCRATCH", str(tmp_path / "reader"))
     there = folders.find(object_store.near(ROOT), "@last")
     status = results.status(there)
-    assert [status["state"], sum(a["done"] for a in status["arms"].values())] == ["done", TRIALS]
+    assert [status.state, status.total.done] == ["done", TRIALS]
     assert seal.verify(there)["intact"]
     told = [line["trial_id"] for line in amendments.lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted({p.name for p in (there.path / "trials").iterdir()}), "each trial once"

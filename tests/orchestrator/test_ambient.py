@@ -129,4 +129,4 @@ def test_an_arm_changes_nothing_while_it_is_tried_out(tmp_path: Path, monkeypatc
     with folder.hold():
         runner.run(spec, folder, DebugExecutor(), NoTracker())
     assert state() == before
-    assert results.status(folder)["changed"]["loud"] == ["torch's default dtype", "the current folder"]
+    assert results.status(folder).changed["loud"] == ["torch's default dtype", "the current folder"]

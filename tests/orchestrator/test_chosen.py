@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from orchestrator.definition.states import Stage
+from orchestrator.results.chosen import ArmChoice, Choice, chosen_words, ranges
 from orchestrator.statistics.intervals import SHARE, UNBOUNDED, bounds_of
-from orchestrator.trial.chosen import chosen_words, ranges
 
 
 def test_numbers_have_a_range_and_words_are_counted() -> None:
@@ -31,13 +32,12 @@ def test_one_study_or_none_has_no_range() -> None:
 
 def test_only_studies_of_the_same_stage_are_counted() -> None:
     """The third one is still searching."""
-    studies = [
-        {"stage": stage, "parameters": {"lr": lr}} for stage, lr in (("confirm", 0.1), ("confirm", 0.2), ("tune", 9.0))
-    ]
-    best = {"stage": "confirm", "parameters": {"lr": 0.1}, "studies": studies}
+    stages = ((Stage.CONFIRM, 0.1), (Stage.CONFIRM, 0.2), (Stage.TUNE, 9.0))
+    studies = {i: Choice(value=0.5, stage=stage, parameters={"lr": lr}) for i, (stage, lr) in enumerate(stages)}
+    best = ArmChoice(value=0.5, stage=Stage.CONFIRM, parameters={"lr": 0.1}, study=0, studies=studies)
     assert chosen_words(best) == "lr 0.1 to 0.2 (median 0.15), 2 studies"
-    assert chosen_words({"parameters": {"lr": 0.12345, "interval": 50}}) == "lr 0.123, interval 50"
-    assert chosen_words({"parameters": {}}) == "no hyperparameter"
+    assert chosen_words(ArmChoice(value=0.5, parameters={"lr": 0.12345, "interval": 50})) == "lr 0.123, interval 50"
+    assert chosen_words(ArmChoice(value=0.5, parameters={})) == "no hyperparameter"
 
 
 def test_only_shares_are_bounded() -> None:

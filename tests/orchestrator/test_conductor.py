@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator import runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.counts import Counts, total
 from orchestrator.definition.states import State
 from orchestrator.display import summary_line
 from orchestrator.scheduling.conductor import SweepConductor
@@ -89,10 +90,9 @@ class Driver:
         return trained
 
     @property
-    def counts(self) -> dict[str, int]:
-        """State -> trials of all arms."""
-        each = [arm.counts() for arm in self.conductor.arms.values()]
-        return {name: sum(one[name] for one in each) for name in each[0] if any(one[name] for one in each)}
+    def counts(self) -> Counts:
+        """Trials of all arms."""
+        return total(arm.counts() for arm in self.conductor.arms.values())
 
 
 def test_arms_take_turns_and_the_best_of_each_is_confirmed(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_drained_sweep_hands_out_nothing_and_is_taken_up(tmp_path: Path) -> No
     assert not driver.conductor.on_report(half)
     driver.end(second)
     assert driver.conductor.exhausted
-    assert driver.counts == {"done": 1, "waiting": 9}
+    assert driver.counts == Counts(done=1, waiting=9)
     assert ("INTERRUPTED", first.trial_id) in driver.notes.told
     later = Driver(tmp_path)
     jobs = later.train()
@@ -198,7 +198,7 @@ def test_a_failed_trial_is_no_value(tmp_path: Path) -> None:
     jobs = driver.train(state=state)
     assert {job.configuration for job in jobs if job.stage == "confirm" and job.arm == "sgd"} == {0}
     assert {job.configuration for job in jobs if job.stage == "confirm" and job.arm == "adamw"} == {1}
-    assert driver.counts == {"done": 9, "failed": 1}
+    assert driver.counts == Counts(done=9, failed=1)
 
 
 def test_an_arm_that_only_fails_confirms_nothing(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_an_arm_that_only_fails_confirms_nothing(tmp_path: Path) -> None:
     jobs = driver.train(state=lambda job: State.FAILED if job.arm == "sgd" else State.COMPLETE)
     assert [job.arm for job in jobs if job.stage == "confirm"] == ["adamw", "adamw"]
     assert driver.conductor.exhausted
-    assert driver.counts["failed"] == 3
+    assert driver.counts.failed == 3
 
 
 def test_a_trial_whose_workers_die_is_given_up_with_its_reason(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_time_without_workers_is_not_charged_and_has_a_limit_of_its_own(tmp_path
     now[0] = 90.0
     job = driver.next()
     assert (conductor.seconds, conductor.waited, conductor.stopped_by) == (0.0, 90.0, "")
-    reasons = {row["reason"] for row in conductor.waiting().values()}
+    reasons = {row.reason for row in conductor.waiting().values()}
     assert reasons == {"waiting for workers for 1:30, not charged"}
     assert "waiting for workers for 1:30, not charged" in summary_line(conductor)
     conductor.on_workers(1)
@@ -265,10 +265,10 @@ def test_time_without_workers_is_not_charged_and_has_a_limit_of_its_own(tmp_path
     assert conductor.draining
     assert (conductor.stopped_by, conductor.limit) == ("wait", "")
     assert not conductor.exhausted
-    assert driver.counts == {"done": 1, "running": 1, "waiting": 8}
+    assert driver.counts == Counts(done=1, running=1, waiting=8)
     conductor.give_back(job.trial_id)
     assert conductor.exhausted
-    assert driver.counts == {"done": 1, "waiting": 9}
+    assert driver.counts == Counts(done=1, waiting=9)
     assert driver.notes.told[-1] == ("INTERRUPTED", job.trial_id)
     driver.folder.add_seconds(conductor.seconds)
     later = Driver(tmp_path, clock=lambda: now[0], **limits)

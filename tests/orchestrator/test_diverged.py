@@ -59,10 +59,10 @@ def test_search_confirm_best_and_verdict(tmp_path: Path) -> None:
     assert states["steady", Stage.TUNE, 0.01] is State.COMPLETE
     confirmed = {lr for arm, stage, lr in states if arm == "steady" and stage is Stage.CONFIRM}
     assert confirmed == {0.01}
-    assert results.best(folder)["arms"]["steady"]["parameters"]["lr"] == 0.01
-    assert results.best(folder)["arms"]["wild"]["value"] is None
-    assert results.best(folder)["arms"]["wild"]["diverged"] == 6
-    assert "diverged" not in results.best(folder)["arms"]["steady"]
+    assert results.best(folder).arms["steady"].parameters["lr"] == 0.01
+    assert results.best(folder).arms["wild"].value is None
+    assert results.best(folder).arms["wild"].diverged == 6
+    assert "diverged" not in results.best(folder).arms["steady"].document()
     evidence = Evidence(folder)
     document = answer(evidence)
     (pair,) = document.pairs

@@ -110,7 +110,7 @@ def test_nothing_is_trained_twice_and_unseen_results_cost_nothing(extend: Call, 
     jobs = [read_job(folder.trial(t)) for t in after]
     tuned = [(j.arm, j.study, j.configuration) for j in jobs if j and j.stage == "tune"]
     assert len(tuned) == len(set(tuned)) == 2 * 3 * 4
-    assert results.status(folder)["studies"] == {a: {"confirmed": 3, "planned": 3} for a in ("adamw", "sgd")}
+    assert {arm: str(n) for arm, n in results.status(folder).studies.items()} == dict.fromkeys(("adamw", "sgd"), "3/3")
     found = extend("verify", "two")
     assert (found.code, "intact" in found.out) == (0, True), found.out
     counted = pq.read_table(folder.results / "trials.parquet").to_pandas()

@@ -147,8 +147,8 @@ def test_some_seeds_choose_and_the_others_compare(tmp_path: Path) -> None:
     for one in made.design.placed:
         stages[one.stage].add(one.seed)
     assert stages == {Stage.TUNE: {0, 1, 2, 3}, Stage.CONFIRM: set(range(4, 12))}
-    best = results.best(made.folder)["arms"]
-    assert {arm: row["parameters"] for arm, row in best.items()} == {a: {"lr": 0.01} for a in ("fast", "slow")}
+    best = results.best(made.folder).arms
+    assert {arm: row.parameters for arm, row in best.items()} == {a: {"lr": 0.01} for a in ("fast", "slow")}
     assert document(made.folder).pairs[0].searched == {"fast": 3, "slow": 3}
     other = imported(tmp_path, grid(12), tune_seeds=["11"])
     assert {one.seed for one in other.design.placed if one.stage is Stage.TUNE} == {11}
@@ -158,7 +158,7 @@ def test_a_search_without_repeats_is_not_compared(tmp_path: Path) -> None:
     made = imported(tmp_path, grid(1))
     with pytest.raises(Refused, match="trained once"):
         document(made.folder)
-    assert set(results.best(made.folder)["arms"]) == {"fast", "slow"}
+    assert set(results.best(made.folder).arms) == {"fast", "slow"}
 
 
 def test_studies_answer_for_methods(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_studies_answer_for_methods(tmp_path: Path) -> None:
     found = document(made.folder)
     assert (made.design.pairing, found.unit, found.units) == ("declared", "study", 8)
     assert found.pairs[0].components.confirm == 2
-    assert results.status(made.folder)["studies"]["fast"] == {"confirmed": 8, "planned": 8}
+    assert str(results.status(made.folder).studies["fast"]) == "8/8"
     guessed = imported(tmp_path, lines)
     assert guessed.design.pairing == "none"  # nobody said that study 1 of one arm belongs to study 1 of another
 

@@ -127,7 +127,7 @@ def test_a_stop_drains_and_nothing_follows(tmp_path: Path, driver_is_told_too: b
     assert list(tmp_path.glob("runs/*/trials/*/checkpoint-*.pt"))
     sweep = find(tmp_path / "runs", "@last")
     assert ending.read(sweep) == found
-    assert results.status(sweep)["state"] == "stopped"
+    assert results.status(sweep).state == "stopped"
     (log,) = sweep.path.glob("driver-*.log")
     assert log.read_text().splitlines()[-1] == found.line()
 
@@ -154,8 +154,8 @@ def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
     sweep: SweepFolder = find(root, "@last")
     assert json.loads((sweep.path / "ending.json").read_text()) == found.document()
     status = results.status(sweep)
-    assert status["ending"] == found.document()
-    assert any(row["done"] for row in status["arms"].values())
+    assert status.ending == found
+    assert status.total.done
     assert parent_run(root).data.tags["geosweep.ending"] == "budget"
     with sweep.hold():  # a command that finds the sweep held says nothing of how it ends
         second = fresh("run", str(file), "--root", str(sweep.root), "--executor", "debug", cwd=REPOSITORY)
@@ -180,7 +180,7 @@ def test_the_ending_is_in_folder_status_and_mlflow(tmp_path: Path) -> None:
     parent = parent_run(root)
     assert parent.data.tags["geosweep.ending"] == "failed"
     assert parent.info.status == "KILLED", "nobody is at work on it"
-    assert results.status(sweep)["state"] == "budget", "what was trained stands"
+    assert results.status(sweep).state == "budget", "what was trained stands"
 
 
 def parent_run(root: Path) -> Run:

@@ -44,6 +44,6 @@ def test_a_sweep_without_workers_gives_up_waiting_and_goes_on_later(cluster: obj
     (folder,) = (SweepFolder(tmp_path, path.parent.name) for path in tmp_path.glob("*/resolved.json"))
     assert folder.seconds() < 1.0
     cluster.add_node(num_cpus=2)  # type: ignore[attr-defined]
-    assert results.status(run())["state"] == "done"
-    assert sum(row["done"] for row in results.status(folder)["arms"].values()) == 8
+    assert results.status(run()).state == "done"
+    assert results.status(folder).total.done == 8
     assert folder.seconds() < 2.0

@@ -17,6 +17,7 @@ from orchestrator.compare.evidence import Evidence
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.outcome import OutcomeConstraint, OutcomeError, broken, parsed
 from orchestrator.definition.states import Stage
+from orchestrator.protocol.feasible import Judged
 from orchestrator.statistics.pairing import Refused
 from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.interleaved import Dies, Interleaved
@@ -118,8 +119,8 @@ def test_what_breaks_a_constraint_is_never_chosen(plain: SweepFolder, limit: flo
     ):
         assert set(rows["feasible"]) == {(arm, number) in obeying}
     assert "feasible" not in parquet.trials_table(plain).column_names
-    broke = results.best(folder)["outcome_constraints"]["sgd"]
-    assert broke == {"configurations": 8, "infeasible": 4, "studies_without": []}
+    broke = results.best(folder).outcome_constraints["sgd"]
+    assert broke == Judged(configurations=8, infeasible=4, studies_without=[])
     assert results.infeasible(folder)[1] == f"sgd: 4 of 8 configurations violate size/norm <= {limit!r}"
     assert results.infeasible(plain) == []
     evidence = Evidence(folder)
@@ -134,12 +135,12 @@ def test_a_study_in_which_nothing_obeys_is_named_and_confirms_nothing(tmp_path: 
     folder = sweep(tmp_path, 1e-6)
     assert not [t for t in results.ended_trials(folder) if t.job.stage is Stage.CONFIRM]
     best = results.best(folder)
-    assert best["arms"] == {}
-    assert best["outcome_constraints"]["adamw"]["studies_without"] == [1]
+    assert best.arms == {}
+    assert best.outcome_constraints["adamw"].studies_without == [1]
     assert any(
         "adamw: study 1 has no feasible configuration, and none to confirm" in s for s in results.infeasible(folder)
     )
-    assert results.status(folder)["state"] == "done"
+    assert results.status(folder).state == "done"
     again = sweep(tmp_path, 1e-6)
     assert results.best(again) == best
 
@@ -188,7 +189,7 @@ def test_yaml_keeps_them() -> None:
 def test_an_arm_that_finds_something_in_some_studies_only_is_not_compared(limit: float, tmp_path: Path) -> None:
     seeds = {"studies": 6, "tune": 1, "confirm": 1}
     folder = sweep(tmp_path, limit - 0.05, budget={"trials_per_arm": 2}, seeds=seeds, cache=False)
-    without = results.best(folder)["outcome_constraints"]["adamw"]["studies_without"]
+    without = results.best(folder).outcome_constraints["adamw"].studies_without
     assert 0 < len(without) < 6
     with pytest.raises(Refused, match=rf"studies {', '.join(map(str, without))} of arm adamw found no configuration"):
         answer.answer(Evidence(folder))

@@ -116,8 +116,8 @@ def test_a_place_costs_one_budget_whoever_holds_it(evolved: SweepFolder) -> None
         assert all("child of configuration" in t.result.stopped.reason for t in gave_way)
         told = {t.number: t.state.name for t in study(folder, arm).trials}
         assert told == {t.job.configuration: t.result.state for t in mine}
-    counts = results.status(folder)["arms"]
-    assert all(c["waiting"] == c["running"] == 0 and c["done"] == MEMBERS + CONFIRM for c in counts.values())
+    counts = results.status(folder).arms
+    assert all(c.waiting == c.running == 0 and c.done == MEMBERS + CONFIRM for c in counts.values())
 
 
 def test_children_take_over_from_the_best_and_only_move_numbers(evolved: SweepFolder) -> None:
@@ -179,11 +179,11 @@ def test_confirm_seeds_train_the_whole_lineage(evolved: SweepFolder) -> None:
         assert trial.job.lineage == chosen.lineage
         assert trial.job.inherited == 0
         assert trial.result.grad_evals == WHOLE
-    best = results.best(folder)["arms"]
-    changed = {arm: row for arm, row in best.items() if "lineage" in row}
+    best = results.best(folder).arms
+    changed = {arm: row for arm, row in best.items() if row.lineage}
     assert changed
     for row in changed.values():
-        assert ", then " in describe(row["parameters"], row["lineage"])["lr"]
+        assert ", then " in describe(row.parameters, row.lineage)["lr"]
     assert "lineage" in parquet.tables(folder)["trials"].column_names
 
 

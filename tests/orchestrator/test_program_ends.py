@@ -131,7 +131,7 @@ def test_what_a_failed_one_printed_last_is_shown_once(strange: SweepFolder, ende
     """Of one whose error says nothing more, in `status`, `logs` and MLflow."""
     assert ended["silent"].last_lines == "stdout, last lines:\n  all went well"
     assert not ended["raises"].last_lines
-    assert "all went well" in "".join(results.status(strange)["last_lines"].values())
+    assert "all went well" in "".join(results.status(strange).last_lines.values())
 
 
 def test_a_metric_that_is_not_finite_is_a_result(ended: dict[str, Result]) -> None:

@@ -98,7 +98,7 @@ def test_a_population_killed_drained_and_continued(file: Path) -> None:
     assert len(every) <= (os.cpu_count() or 1)  # none started twice
     assert 0 < len(seen) <= (os.cpu_count() or 1), "a worker that waits for the population is kept"
     drain(process, signal.SIGINT)
-    assert results.status(find(file.parent / "runs", "@last"))["state"] == "stopped"
+    assert results.status(find(file.parent / "runs", "@last")).state == "stopped"
     process = start(file, "--executor", "debug")
     out = finish(process)
     assert process.returncode == 0, out

@@ -193,4 +193,4 @@ def test_a_success_before_keeps_the_sweep_going(tmp_path: Path) -> None:
     with folder.hold():
         outcome = runner.run(definition, folder, DebugExecutor(), NoTracker())
     assert (outcome.state, outcome.refusal) == ("done", "")
-    assert results.status(folder)["state"] == "done"
+    assert results.status(folder).state == "done"

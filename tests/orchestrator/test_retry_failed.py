@@ -95,7 +95,7 @@ def test_what_failed_is_trained_again_and_nothing_else(call: Call, tmp_path: Pat
     assert "no space left" in (kept / "stderr.log").read_text()
     assert json.loads((kept / "result.json").read_text())["state"] == "FAILED"
     whole = find(place / "whole", "flaky")
-    assert results.best(folder)["arms"] == results.best(whole)["arms"], "it chose what the undisturbed sweep chose"
+    assert results.best(folder).arms == results.best(whole).arms, "it chose what the undisturbed sweep chose"
     study = open_arms(loads(FILE, str(place / "flaky.yaml")), folder)["wide"].study
     assert {c.state for c in study.configurations()} == {ConfigurationState.COMPLETE}
     assert "agree" in call("reconcile", "flaky", "--no-tracking").out
@@ -165,5 +165,5 @@ def test_what_failed_in_an_object_store_is_trained_again_by_another_machine(
         assert json.loads(kept.text("result.json"))["state"] == "COMPLETE"
         assert on("third", "verify", "flaky").code == 0
         best = on("third", "best", "flaky", "--json").document
-        assert best["arms"] == results.best(find(place / "whole", "flaky"))["arms"]
+        assert best["arms"] == results.best(find(place / "whole", "flaky")).document()["arms"]
         assert "no trial of" in on("third", *RUN, "--retry-failed").err

@@ -14,6 +14,8 @@ import pytest
 
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
+from orchestrator.definition.counts import Counts
+from orchestrator.definition.states import Stage
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.errors import Held, NotFound
@@ -51,7 +53,7 @@ def test_every_trial_once_and_told(finished: tuple[SweepFolder, runner.Outcome])
     folder, outcome = finished
     assert outcome.state == "done"
     for arm in outcome.conductor.arms.values():
-        assert arm.counts() == {"done": 7, "running": 0, "waiting": 0, "diverged": 0, "failed": 0, "pruned": 0}
+        assert arm.counts() == Counts(done=7)
     for study in studies(folder).values():
         assert [t.state.name for t in study.trials] == ["COMPLETE"] * 4
     trials = results.ended_trials(folder)
@@ -114,9 +116,9 @@ def test_an_exception_fails_the_trial_alone(tmp_path: Path) -> None:
     assert {t.job.seed for t in failed} == {1001}
     assert outcome.failed == 2
     document = results.status(folder)
-    assert "on fire" in document["errors"][failed[0].trial_id]
-    assert document["arms"]["sgd"]["failed"] == 1
-    assert document["state"] == "done"
+    assert "on fire" in document.errors[failed[0].trial_id]
+    assert document.arms["sgd"].failed == 1
+    assert document.state == "done"
 
 
 @pytest.mark.slow
@@ -190,7 +192,7 @@ def test_drained_and_continued_equals_uninterrupted(tmp_path: Path) -> None:
     for _ in range(20):
         with folder.hold():
             states.append(runner.run(definition, folder, Draining(), NoTracker()).state)
-        if not results.status(folder)["arms"]["sgd"]["waiting"] + results.status(folder)["arms"]["adamw"]["waiting"]:
+        if not results.status(folder).total.waiting:
             break
     assert "stopped" in states
     with folder.hold():
@@ -222,7 +224,7 @@ def test_a_worker_that_sees_the_stop_flag_first_stops_the_sweep(tmp_path: Path) 
 def test_wall_clock_budget_stops_and_more_continues(tmp_path: Path) -> None:
     folder, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 1s")
     assert outcome.state == "budget"
-    waiting = sum(c["waiting"] for c in results.status(folder)["arms"].values())
+    waiting = results.status(folder).total.waiting
     assert waiting > 0
     again, outcome = run(tmp_path, pause_s=0.02, wall_clock=", wall_clock: 10m")
     assert again.sweep_id == folder.sweep_id
@@ -262,12 +264,12 @@ def test_tables(finished: tuple[SweepFolder, runner.Outcome]) -> None:
 
 def test_best_document(finished: tuple[SweepFolder, runner.Outcome]) -> None:
     folder, _ = finished
-    document = results.best(folder)
-    assert document["metric"] == "loss/val"
-    for arm, row in document["arms"].items():
+    best = results.best(folder)
+    assert best.metric == "loss/val"
+    for arm, row in best.arms.items():
         confirmed = results.arm_values(folder, "loss/val")[arm]
-        assert row["stage"] == "confirm"
-        assert row["value"] == pytest.approx(sum(confirmed) / 3)
+        assert row.stage is Stage.CONFIRM
+        assert row.value == pytest.approx(sum(confirmed) / 3)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from orchestrator.search.optuna_storage import storage
 from orchestrator.storage.errors import NotFound
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.foreign_runs import of_csv
+from orchestrator.storage.waiting import Waiting
 from orchestrator.trial.job import Result
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
@@ -131,9 +132,9 @@ def test_stopped_trials_are_pruned_everywhere_with_their_reason(tmp_path: Path) 
         last = max(kept.intermediate_values)
         assert kept.value == kept.intermediate_values[last]
         assert last == (t.result.stopped.rung if t.result.state == "PRUNED" else 4)
-    counts = results.status(folder)["arms"]
-    assert sum(c["pruned"] for c in counts.values()) == len(stopped)
-    assert all(c["waiting"] == 0 and c["done"] + c["pruned"] == 12 for c in counts.values())
+    counts = results.status(folder).arms
+    assert sum(c.pruned for c in counts.values()) == len(stopped)
+    assert all(c.waiting == 0 and c.done + c.pruned == 12 for c in counts.values())
 
 
 def test_gpu_hours_count_what_stopped_trials_trained() -> None:
@@ -222,7 +223,7 @@ def test_the_search_never_spends_the_reserve_of_the_confirm_stage(tmp_path: Path
 def test_a_search_that_ended_at_its_budget_stays_ended(tmp_path: Path) -> None:
     """Its winners are confirmed; a larger budget would choose again after the confirm seeds were seen."""
     folder = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 10 * STEPS})
-    assert results.status(folder)["state"] == "budget"
+    assert results.status(folder).state == "budget"
     before = {t.trial_id for t in results.ended_trials(folder)}
     assert sum("s100" in name for name in before) == 6
     again = run(tmp_path, None, {"name": "random"}, {"trials_per_arm": 6, "grad_evals": 100 * STEPS})
@@ -301,17 +302,17 @@ def test_several_objectives_and_their_front(tmp_path: Path) -> None:
         objectives=[{"name": "loss/test", "goal": "minimize"}], seeds={"tune": 1, "confirm": 1},
     )  # fmt: skip
     assert all(len(t.values) == 2 for t in study(folder).trials)
-    front = results.pareto(folder)["arms"]["sgd"]
+    front = results.pareto(folder).arms["sgd"]
     assert front
     points = [(-t.values[0], t.values[1]) for t in study(folder).trials]
     best = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
-    assert {(-row["values"]["accuracy/val"], row["values"]["loss/test"]) for row in front} == best
+    assert {(-row.values["accuracy/val"], row.values["loss/test"]) for row in front} == best
 
 
 @pytest.mark.slow
 def test_status_says_why_trials_wait(tmp_path: Path) -> None:
     """Looked at from inside a strict sweep with many free workers: they wait for an earlier result."""
-    seen: list[dict[str, Any]] = []
+    seen: list[dict[str, Waiting]] = []
 
     class Looking(Interleaved):
         def run(self, conductor: Any) -> None:
@@ -325,7 +326,7 @@ def test_status_says_why_trials_wait(tmp_path: Path) -> None:
             super().run(conductor)
 
     folder = run(tmp_path, Looking(16), {"name": "tpe", "random_share": 0.0, "replay": "strict", "lag": 2})
-    reasons = {row["reason"] for found in seen for row in found.values()}
+    reasons = {row.reason for found in seen for row in found.values()}
     assert "strict replay waits for an earlier result of this arm" in reasons
     assert "confirm trials wait for the last trials of the search" in reasons
-    assert all(row["waiting"] == 0 for row in results.status(folder)["arms"].values())
+    assert results.status(folder).total.waiting == 0

@@ -193,7 +193,7 @@ def test_a_sweep_with_stopping_is_the_same_as_on_a_local_disk(
     mine, theirs = (timeless(parquet.trials_table(f)) for f in (far, local))
     assert mine.equals(theirs)
     assert "PRUNED" in mine["state"].to_pylist()
-    assert results.status(far)["state"] == results.status(local)["state"] == "done"
+    assert results.status(far).state == results.status(local).state == "done"
     assert seal.verify(far)["intact"]
     said = [command("compare", "--json", "--root", root).stdout for root in (f"{bucket}/asha", str(tmp_path / "local"))]
     here, there = (json.loads(text) for text in said)
@@ -259,7 +259,7 @@ def test_killed_stopped_and_finished_on_three_machines(
     for name in ("trials", "metrics"):
         far, near = (timeless(pq.read_table(p / f"{name}.parquet")) for p in (tmp_path / "out", plain.results))
         assert far.equals(near), name
-    assert json.loads(command("best", "--json").stdout)["arms"] == results.best(plain)["arms"]
+    assert json.loads(command("best", "--json").stdout)["arms"] == results.best(plain).document()["arms"]
     assert "is done; nothing to run" in command(*words).stderr
 
 

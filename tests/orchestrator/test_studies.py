@@ -196,5 +196,5 @@ def test_a_study_without_any_success_is_shown(tmp_path: Path) -> None:
     confirmed = {t.job.study for t in results.ended_trials(folder) if t.job.stage == "confirm"}
     assert confirmed == {1, 3}
     status = results.status(folder)
-    assert all(row["failed"] == 2 for row in status["arms"].values())
-    assert json.dumps(results.best(folder))
+    assert all(row.failed == 2 for row in status.arms.values())
+    assert json.dumps(results.best(folder).document())

@@ -38,7 +38,7 @@ def check(folder: SweepFolder) -> None:
     """The hung seed failed, with its stack; everything else is complete."""
     states = {(t.job.arm, t.job.seed): t.result.state for t in results.ended_trials(folder)}
     assert states == {("sgd", 0): "COMPLETE", ("sgd", 1000): "COMPLETE", ("sgd", 1001): "FAILED"}
-    for error in results.status(folder)["errors"].values():
+    for error in results.status(folder).errors.values():
         assert "training.step_timeout" in error
         assert "tasks.py" in error, error
         assert "in batch" in error

@@ -156,7 +156,7 @@ def test_on_ray_with_a_hang_in_c(tmp_path: Path) -> None:
     folder = find(tmp_path / "runs", "@last")
     states = {t.job.seed: t.result.state for t in results.ended_trials(folder)}
     assert states == {0: "COMPLETE", 1000: "COMPLETE", 1001: "FAILED"}
-    (error,) = results.status(folder)["errors"].values()
+    (error,) = results.status(folder).errors.values()
     assert "training.step_timeout" in error
     assert "in batch" in error
     one = in_one_process({**sweep, "resources": {}, "task": {**sweep["task"], "hang_at": -1}}, tmp_path)
