@@ -67,7 +67,7 @@ def build(name: str, model: Any, **more: Any) -> Any:
 
 
 def spread(model: nn.Module) -> list[Tensor]:
-    """Give every parameter gaps in memory, as a column of a matrix has them; returns the memory, with sevens between."""
+    """Give every parameter gaps in memory, as a column of a matrix has; returns that memory, with sevens between."""
     homes = []
     for p in model.parameters():
         homes.append(torch.full((*p.shape, 2), 7.0, dtype=p.dtype))
