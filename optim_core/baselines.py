@@ -13,7 +13,7 @@ import torch
 from optim_core.base import Baseline, Counting, Params
 from optim_core.declarations import SHARE, Limit
 from optim_core.descent import sgd_where_taken
-from optim_core.kernels import stored_like
+from optim_core.kernels import stored_like, without_gaps
 from optim_core.packed import Packing
 from optim_core.packed_rules import adamw_rule, sgd_rule
 from optim_core.ranges import check_not_negative, check_positive, check_share, choice
@@ -145,13 +145,14 @@ class AdamW(Betas, Baseline, RoundedAdamW):
 
     def take(self) -> None:
         """Torch's step, whose fused kernel checks `found_inf` if the device decides."""
-        if self._skipped is None:
-            return super().take()
-        self.grad_scale, self.found_inf = None, self._skipped
-        try:
-            super().take()
-        finally:
-            del self.grad_scale, self.found_inf
+        with without_gaps(p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            if self._skipped is None:
+                return super().take()
+            self.grad_scale, self.found_inf = None, self._skipped
+            try:
+                super().take()
+            finally:
+                del self.grad_scale, self.found_inf
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
         """As every optimizer does; moments saved in another memory order are converted to that of the parameters."""

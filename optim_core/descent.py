@@ -18,7 +18,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from optim_core.declarations import NOT_NEGATIVE, SHARE
-from optim_core.kernels import all_stored_like, stored_like
+from optim_core.kernels import all_stored_like, stored_like, without_gaps
 from optim_core.ranges import check_not_negative, check_positive, check_share
 from optim_core.selection import sgd_unless
 from optim_core.sharded import locals_of
@@ -125,23 +125,24 @@ def _adamw(
             own["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
             own["exp_avg"] = torch.zeros_like(p)
             own["exp_avg_sq"] = torch.zeros_like(p)
-    for key in ("exp_avg", "exp_avg_sq"):
-        for p in params:
-            state[p][key] = stored_like(state[p][key], p)
-    adamw(
-        params,
-        all_stored_like(grads, params),
-        [state[p]["exp_avg"] for p in params],
-        [state[p]["exp_avg_sq"] for p in params],
-        [],
-        [state[p]["step"] for p in params],
-        fused=True,
-        found_inf=skipped,
-        amsgrad=False,
-        lr=group["lr"],
-        beta1=beta1,
-        beta2=beta2,
-        eps=group["eps"],
-        weight_decay=group["weight_decay"],
-        maximize=False,
-    )
+    with without_gaps(params):
+        for key in ("exp_avg", "exp_avg_sq"):
+            for p in params:
+                state[p][key] = stored_like(state[p][key], p)
+        adamw(
+            params,
+            all_stored_like(grads, params),
+            [state[p]["exp_avg"] for p in params],
+            [state[p]["exp_avg_sq"] for p in params],
+            [],
+            [state[p]["step"] for p in params],
+            fused=True,
+            found_inf=skipped,
+            amsgrad=False,
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            eps=group["eps"],
+            weight_decay=group["weight_decay"],
+            maximize=False,
+        )

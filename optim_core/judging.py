@@ -15,7 +15,8 @@ from torch import Tensor
 
 from optim_core.adjustable import Adjustable
 from optim_core.fresh import finite
-from optim_core.selection import Late, at_hand, is_plain, not_finite
+from optim_core.kernels import is_plain
+from optim_core.selection import Late, at_hand, not_finite
 from optim_core.sharded import is_sharded
 
 COUNTER = "grad_evals"

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optim_core.sharded import is_sharded
+
 
 def stored_like(tensor: Tensor, like: Tensor) -> Tensor:
     """The tensor in the memory order of `like`, of the same shape; itself if it already is."""
@@ -24,6 +26,33 @@ def stored_like(tensor: Tensor, like: Tensor) -> Tensor:
 def all_stored_like(tensors: Sequence[Tensor], likes: Sequence[Tensor]) -> list[Tensor]:
     """`stored_like` for each pair."""
     return [stored_like(t, like) for t, like in zip(tensors, likes, strict=True)]
+
+
+def has_gaps(p: Tensor) -> bool:
+    """Whether its numbers have gaps between them in memory, as a column of a matrix has, or share it."""
+    return not p.is_contiguous() and sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) + 1 != p.numel()
+
+
+def is_plain(p: Tensor) -> bool:
+    """Whether fused kernels accept it: real, dense, and without gaps or overlaps in memory."""
+    return p.layout == torch.strided and p.is_floating_point() and not has_gaps(p)
+
+
+@contextmanager
+def without_gaps(params: Iterable[Tensor]) -> Iterator[None]:
+    """Within this context, parameters with gaps in memory hold their numbers without; after it, where they were.
+
+    A fused kernel would read and write what lies in the gaps.
+    """
+    apart = [(p, p.data) for p in params if p.layout == torch.strided and not is_sharded(p) and has_gaps(p)]
+    for p, home in apart:
+        p.data = home.contiguous()
+    try:
+        yield
+    finally:
+        for p, home in apart:
+            home.copy_(p.data)
+            p.data = home
 
 
 def refuse_sparse(groups: Iterable[Mapping[str, Any]]) -> None:

@@ -38,13 +38,6 @@ def alike(tensors: Sequence[Tensor]) -> Iterator[tuple[torch.device, torch.dtype
         yield device, dtype, places
 
 
-def is_plain(p: Tensor) -> bool:
-    """Whether fused kernels accept it: real, dense, and without gaps or overlaps in memory."""
-    if p.layout != torch.strided or not p.is_floating_point():
-        return False
-    return p.is_contiguous() or sum((n - 1) * s for n, s in zip(p.shape, p.stride(), strict=True)) + 1 == p.numel()
-
-
 def sgd_unless(
     skipped: Tensor,
     params: Sequence[Tensor],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from orchestrator.cli import children
 from orchestrator.cli.ahead import ahead
 from orchestrator.cli.app import (
     ROOT,
@@ -181,7 +182,8 @@ def carry_out(asked: Asked, definition: Spec, root: Path, options: Options, agai
     from orchestrator import display, launch
 
     try:
-        with asked.located():
+        own = options.executor is Backend.DEBUG
+        with asked.located(), children.ended() if own else nullcontext():
             ended = launch.launch(
                 definition,
                 asked.text,
@@ -313,7 +315,7 @@ def validate(
         if not skip_steps:
             from orchestrator.protocol import rehearsal
 
-            with asked.located():
+            with asked.located(), children.ended():
                 left_out, found = rehearsal.rehearse(definition, asked.text, give_up=give_up)
                 notes += found
     except SpecError as error:
@@ -358,7 +360,7 @@ def _with_steps(error: SpecError, rest: Spec, asked: Asked) -> SpecError:
     from orchestrator.protocol import rehearsal
 
     try:
-        with asked.located():
+        with asked.located(), children.ended():
             rehearsal.rehearse(rest, asked.text, give_up=_giving_up(asked))
     except SpecError as broken:
         both = [*errors_of(error), *errors_of(broken)]

@@ -66,13 +66,24 @@ def build(name: str, model: Any, **more: Any) -> Any:
     return optim_core.build(name, model, **{**settings(name), **own, **more})
 
 
+def spread(model: nn.Module) -> list[Tensor]:
+    """Give every parameter gaps in memory, as a column of a matrix has; returns that memory, with sevens between."""
+    homes = []
+    for p in model.parameters():
+        homes.append(torch.full((*p.shape, 2), 7.0, dtype=p.dtype))
+        homes[-1][..., 0] = p.data
+        p.data = homes[-1][..., 0]
+    return homes
+
+
 class ImageRun(Run):
     """An optimizer on the images."""
 
-    def __init__(self, name: str, *, channels_last: bool = False, **more: Any) -> None:
+    def __init__(self, name: str, *, channels_last: bool = False, gaps: bool = False, **more: Any) -> None:
         self.model, self.batch = Images(), images
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        self.homes = spread(self.model) if gaps else []
         self.optimizer = build(name, self.model, **more)
         self.calls = 0
 
@@ -104,6 +115,17 @@ def check_memory_order_does_not_matter(name: str, **values: Any) -> None:
         assert float((a - b).abs().max()) <= 1e-8
     strides = [[p.stride() for p in r.model.parameters()] for r in (begin(name, channels_last=True, **values), turned)]
     assert strides[0] == strides[1]
+
+
+def check_gaps_in_memory_do_not_matter(name: str, **values: Any) -> None:
+    """The same run, in the same places, and nothing is written between them."""
+    plain, spaced = ImageRun(name, **values), ImageRun(name, gaps=True, **values)
+    plain.steps(0, 5)
+    spaced.steps(0, 5)
+    for a, b, home in zip(plain.weights(), spaced.weights(), spaced.homes, strict=True):
+        assert float((a - b).abs().max()) <= 1e-8
+        assert torch.equal(home[..., 0], b)
+        assert torch.equal(home[..., 1], torch.full_like(b, 7.0))
 
 
 def check_resumes_in_another_memory_order(name: str, **values: Any) -> None:

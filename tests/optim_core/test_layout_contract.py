@@ -44,6 +44,12 @@ def test_memory_order_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name, values", [*((n, {}) for n in NAMES if not optim_core.lookup(n).PLAYS_GAMES), *ON_ADAMW])
+def test_gaps_in_memory_do_not_matter(name: str, values: dict[str, Any]) -> None:
+    contract.check_gaps_in_memory_do_not_matter(name, **values)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_resumes_in_another_memory_order(name: str) -> None:
     contract.check_resumes_in_another_memory_order(name)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import optim_core
 from orchestrator import results, runner
 from orchestrator.definition import sweep_file
 from orchestrator.definition.ambient import SETTINGS, Ambient
@@ -17,6 +18,18 @@ from orchestrator.definition.isolated import imported
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
+
+SETTING = """
+import os
+import torch
+
+os.environ["GEOSWEEP_TEST_IMPORTED"] = "1"
+
+class Setting(torch.optim.SGD):
+    def __init__(self, params, lr=0.1):
+        os.environ["GEOSWEEP_TEST_BUILT"] = "1"
+        super().__init__(params, lr=lr)
+"""
 
 
 def changed_everything(folder: Path) -> None:
@@ -95,6 +108,20 @@ def test_random_numbers_go_on_as_without_a_neighbor() -> None:
         drawn()
     with trial:
         assert [first, drawn()] == expected
+
+
+def test_what_an_arms_constructor_sets_in_the_environment_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its module sets on import does: it is not imported again."""
+    (tmp_path / "setting_arm.py").write_text(SETTING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("GEOSWEEP_TEST_BUILT", "GEOSWEEP_TEST_IMPORTED"):
+        monkeypatch.setenv(name, "")  # to be undone after the test
+    changed = imported("setting_arm.Setting", lambda: optim_core.lookup("setting_arm.Setting"))
+    assert os.environ["GEOSWEEP_TEST_BUILT"] == ""
+    assert os.environ["GEOSWEEP_TEST_IMPORTED"] == "1"
+    assert changed == ("environment variables",)
 
 
 def test_what_an_arms_module_sets_on_import_is_undone_and_named() -> None:
