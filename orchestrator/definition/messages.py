@@ -49,7 +49,8 @@ def explained(
     if kind == "string_pattern_mismatch":
         return where.error(
             path,
-            f"{value!r}: use only letters, digits, dashes and underscores, at most 40, the first and the last a letter or digit",
+            f"{value!r}: use only letters, digits, dashes and underscores, at most 40, the first and the last a letter "
+            "or digit",
         )
     if kind == "finite_number":
         return where.error(path, f"{value} is not a finite number")
