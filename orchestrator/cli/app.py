@@ -132,6 +132,8 @@ def _near(root: Path) -> Path:
 
     if root.exists() and not root.is_dir():
         raise typer.BadParameter(f"{root} is a file; name the folder that holds the sweeps")
+    if SCHEME.fullmatch(str(root)):
+        raise typer.BadParameter(f"{root}// names no bucket; write {root}//BUCKET/FOLDER")
     try:
         slashes = ":///" if str(root).startswith("file:/") else "://"
         return near(str(root).replace(":/", slashes, 1))
@@ -180,6 +182,8 @@ Overrides = Annotated[
 SWEEP = "Sweep id, unique prefix, or @last; or its folder, or its file."
 Sweep = Annotated[str, typer.Argument(help=SWEEP, callback=named)]
 ROOT = Path(USUAL_ROOT)
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/*")
+"""A root in an object store, of which nothing but `s3://` is given."""
 NO_PLACE = (errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 """Why a place cannot be written to, beyond the errors that Python has classes for."""
 

@@ -3,7 +3,8 @@
 The first of these sources that exists is used, and its assumptions are reported:
 
 1. sweeps of the same task and budget under the root with several studies and the same search (configurations, seeds),
-2. such sweeps with a different search, for example a pilot of three studies,
+2. such sweeps with a different search, for example a pilot of three studies; both in the same spaces, if there are such
+   sweeps: a search of one value varies less than one over decades,
 3. sweeps of one study: they show the variance of training seeds, and the search is assumed to vary as much.
 
 s_between^2 = s_within^2 is the order of magnitude seen for a small network on digits: 0.6 to 1.1 with random searches
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,6 +57,8 @@ class Earlier:
     search: Search
     differences: list[list[Array]]
     """[pairs of arms][studies][confirm seeds]."""
+    same_spaces: bool = True
+    """Whether the arms that it shares with the planned sweep, two or more, searched the same spaces."""
 
     @property
     def studies(self) -> int:
@@ -65,6 +69,7 @@ class Earlier:
 def measured(found: Sequence[Earlier], search: Search) -> Noise | None:
     """What earlier sweeps say about such a search; None when there are none."""
     several = [e for e in found if e.studies > 1]
+    several = [e for e in several if e.same_spaces] or several
     alike = [e for e in several if e.search == search]
     if chosen := alike or several:
         groups = [pair for e in chosen for pair in e.differences]
@@ -73,6 +78,8 @@ def measured(found: Sequence[Earlier], search: Search) -> Noise | None:
             assumed.append(
                 f"{_words(search)} varies as much as {' and '.join(sorted({_words(e.search) for e in chosen}))} did"
             )
+        if not all(e.same_spaces for e in chosen):
+            assumed.append("these spaces vary the search as much as the others did")
         parts = studies.pooled(groups)
         if parts is None:
             freedom = [len(g) - 1 for g in groups]
@@ -108,8 +115,20 @@ def earlier(spec: Spec, root: Path) -> list[Earlier]:
         folder.level()
         differences = _differences(one.trials, spec.report_metric)
         if differences:
-            found.append(Earlier(sweep_id=folder.sweep_id, search=_searched(one), differences=differences))
+            found.append(
+                Earlier(
+                    sweep_id=folder.sweep_id,
+                    search=_searched(one),
+                    differences=differences,
+                    same_spaces=_same_spaces(one.definition["arms"], wanted["arms"]),
+                )
+            )
     return found
+
+
+def _same_spaces(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> bool:
+    both = theirs.keys() & mine.keys()
+    return len(both) > 1 and all(theirs[arm] == mine[arm] for arm in both)
 
 
 def _differences(trials: pd.DataFrame, metric: str) -> list[list[Array]]:

@@ -80,7 +80,8 @@ def best(spec: Spec, total: int, *, effect: float | None, root: Path, sd: float 
     found = [] if sd is not None else earlier(spec, root)
     noise = replace(_given(sd, mine), assumed=ALIKE) if sd is not None else measured(found, _search(mine))
     offered = {_search(mine): noise or Noise(components=UNIT_NOISE, source="", assumed=ALIKE)}
-    offered |= {e.search: one for e in found if e.studies > 1 and (one := measured(found, e.search))}
+    same = [e for e in found if e.studies > 1 and e.same_spaces]
+    offered |= {e.search: one for e in same if (one := measured(same, e.search))}
     these = {search: one.components for search, one in offered.items()}
     chosen = studies.best_design(total, these, comparisons=k, alpha=alpha)
     document = {"metric": spec.report_metric, "total_trials": total, "comparisons": k, "effect": effect}

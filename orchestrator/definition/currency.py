@@ -29,7 +29,8 @@ def amount(budget: Mapping[str, Any], counted: str = "") -> str:
         return ""
     given = budget["per_trial"]
     figure = f"{given:,}" if isinstance(given, int) or float(given).is_integer() else f"{given:,g}"
-    return f"{figure.removesuffix('.0')} {name_of(budget, counted)}"
+    words = name_of(budget, counted)
+    return f"{figure.removesuffix('.0')} {words.removesuffix('s') if given == 1 else words}"
 
 
 def took(arm: str, given: float, error: float, seconds: float | None) -> str:

@@ -47,7 +47,11 @@ def explained(
     if kind == "too_short":
         return where.error(path, f"{value!r} is empty; give at least one")
     if kind == "string_pattern_mismatch":
-        return where.error(path, f"{value!r}: use only letters, digits, dashes and underscores, at most 40")
+        return where.error(
+            path,
+            f"{value!r}: use only letters, digits, dashes and underscores, at most 40, the first and the last a letter "
+            "or digit",
+        )
     if kind == "finite_number":
         return where.error(path, f"{value} is not a finite number")
     if kind in ("dict_type", "model_type", "dataclass_type"):

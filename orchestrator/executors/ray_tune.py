@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -27,6 +28,13 @@ from orchestrator.executors.ray_trial import Trainable
 
 SWITCH_S = 5e-4
 """Seconds between thread switches: the MLflow sender shares this process, and a free worker must not wait for it."""
+
+
+class Silent(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of Tune's own, which prints the end of some workers on standard output even at verbosity 0."""
+
+    def _print(self, msg: str) -> None:
+        return None
 
 
 class _Workers(Searcher):  # type: ignore[misc]
@@ -133,6 +141,7 @@ def fit(
             storage_path=str(scratch),
             name="tune",
             verbose=0,
+            callbacks=[Silent()],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
         ),

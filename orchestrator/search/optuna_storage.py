@@ -11,15 +11,18 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
+from orchestrator.definition.errors import UsageError
 from orchestrator.search.away import START_S, first_line, is_away, patiently
 from orchestrator.storage.errors import Unreachable
 from orchestrator.storage.folder import reading
+
+NAMED = "name one as postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (pip install 'geosweep[cluster]')"
 
 
 def storage(journal: Path, url: str | None = None) -> BaseStorage:
     """The storage of a sweep: its journal file, or the database at `url`. The caller holds the sweep.
 
-    Raises Damaged, or Unreachable when the database does not answer for START_S seconds.
+    Raises Damaged; Unreachable when the database does not answer for START_S seconds; UsageError for a URL of none.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -27,8 +30,15 @@ def storage(journal: Path, url: str | None = None) -> BaseStorage:
             _repair(journal)
             with reading(journal):
                 return JournalStorage(JournalFileBackend(str(journal)))
+        from sqlalchemy.exc import ArgumentError  # not for a journal
+
         try:
             return patiently(lambda: RDBStorage(url, engine_kwargs={"pool_pre_ping": True}), START_S)
+        except ImportError as error:  # of the driver that SQLAlchemy needs for it
+            kind = url.partition(":")[0]
+            raise UsageError(f"--storage: nothing installed here reads a database at {kind}://; {NAMED}") from error
+        except ArgumentError as error:
+            raise UsageError(f"--storage: is not the URL of a database; {NAMED}") from error
         except Exception as error:
             if not is_away(error):
                 raise

@@ -143,7 +143,12 @@ def _ready(trials: pd.DataFrame, confirm: pd.DataFrame, arms: Sequence[str], met
         values=values,
         searches=_searches(tune, arms),
         diverged=_diverged(confirm),
-        notes=(*_left_out(tune, arms), *_failed_in_search(tune, several), *_unequal(tune, arms)),
+        notes=(
+            *_left_out(tune, arms),
+            *_failed_in_search(tune, several),
+            *_unequal(tune, arms),
+            *_some_diverged(confirm, arms, metric),
+        ),
     )
 
 
@@ -232,6 +237,21 @@ def _searches(tune: pd.DataFrame, arms: Sequence[str]) -> dict[str, Search]:
 def _diverged(confirm: pd.DataFrame) -> tuple[tuple[str, int], ...]:
     every = confirm.assign(gone=confirm["state"] == State.DIVERGED).groupby(["arm", "study"])["gone"].all()
     return tuple((str(arm), int(study)) for arm, study in every[every].index)
+
+
+def _some_diverged(confirm: pd.DataFrame, arms: Sequence[str], metric: str) -> list[str]:
+    """For an arm of which some confirm trials diverged: its mean depends on what they count as."""
+    notes = []
+    for arm in arms:
+        own = confirm[confirm["arm"] == arm]
+        lost = own[own["state"] == State.DIVERGED]
+        if 0 < len(lost) < len(own):
+            value = float(lost[metric].iloc[0])
+            counts = "each counts" if len(lost) > 1 else "it counts"
+            notes.append(
+                f"{len(lost)} of {len(own)} confirm trials of arm {arm} diverged; {counts} as {metric} {value:g}."
+            )
+    return notes
 
 
 def _left_out(tune: pd.DataFrame, arms: Sequence[str]) -> list[str]:

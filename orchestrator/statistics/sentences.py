@@ -254,7 +254,9 @@ def too_few(document: Verdict) -> str:
 
 
 def more_words(pair: Pair) -> str:
-    """What might settle an inconclusive pair: `about 4 more studies`; empty when nothing would."""
+    """What might settle an inconclusive pair: `about 4 more studies`; empty when nothing would, or need not."""
+    if pair.verdict != "inconclusive":
+        return ""
     if pair.unit == "seed":
         return units_words(pair.more_seeds, "seed") if pair.more_seeds else ""
     found = pair.settles

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
+from orchestrator.definition.errors import UsageError
 from orchestrator.definition.states import SweepState
+from orchestrator.search.optuna_storage import storage
 from orchestrator.tracking.mlflow import ERROR, STATE, TRIAL, MlflowTracker, embedded_uri
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -165,6 +167,21 @@ def test_a_root_is_a_folder(call: Any, tmp_path: Path) -> None:
         done = call(*words, "--root", file)
         assert done.code == 2
         assert "is a file; name the folder" in " ".join((done.out + done.err).replace("│", " ").split())
+
+
+def test_a_root_names_a_bucket(call: Any) -> None:
+    done = call("list", "--root", "s3://")
+    assert done.code == 2
+    assert "s3:// names no bucket" in " ".join((done.out + done.err).replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("url", "said"), [
+    ("oracle://me:secret@host/x", "reads a database at oracle://"), ("nonsense", "is not the URL of a database"),
+])  # fmt: skip
+def test_a_storage_that_is_none_is_named_without_its_password(url: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        storage(tmp_path / "study.journal", url)
+    assert "secret" not in str(caught.value)
 
 
 def test_invalid_files_start_nothing(call: Any, tmp_path: Path) -> None:

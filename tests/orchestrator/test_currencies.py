@@ -12,7 +12,7 @@ import pytest
 from orchestrator.compare import currencies
 from orchestrator.compare.answer import answer, shown
 from orchestrator.compare.evidence import Evidence
-from orchestrator.definition import sweep_file
+from orchestrator.definition import currency, sweep_file
 from orchestrator.protocol import seal
 from orchestrator.statistics.sentences import sentence
 from orchestrator.storage.folder import SweepFolder
@@ -108,3 +108,10 @@ def test_the_first_evaluation_bounds_what_can_be_said(original: SweepFolder, tmp
     assert currencies._value(one, first) == pytest.approx(float(one["value"].iloc[0]))
     assert currencies._value(one, first / 2) != currencies._value(one, first / 2), "nan before it"
     assert currencies._value(one, 1e9) == pytest.approx(float(one["value"].iloc[-1]))
+
+
+@pytest.mark.parametrize(("given", "unit", "said"), [
+    (1, "seconds", "1 second each"), (1.0, "grad_evals", "1 gradient evaluation each"), (2, "steps", "2 steps each"),
+])  # fmt: skip
+def test_one_of_a_unit_is_singular(given: float, unit: str, said: str) -> None:
+    assert currency.spoken({"unit": unit, "per_trial": given}) == said

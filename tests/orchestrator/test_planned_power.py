@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,21 @@ def test_noise_comes_from_the_likest_sweeps_and_says_what_it_assumes() -> None:
     assert (found.source, found.assumed) == ("single-1", ALIKE)
     assert (found.components.within, found.components.between) == pytest.approx((2.0, 2.0), rel=0.05)
     assert measured([], seeds) is None
+
+
+def test_noise_of_other_spaces_is_used_only_where_there_is_no_other() -> None:
+    """A search of one value varies less than one over decades, however many configurations both try."""
+    here = drawn("here-1", (3, 1), Components(within=1.0, between=4.0), studies=8, confirm=2)
+    fixed = replace(
+        drawn("fixed-1", (6, 1), Components(within=1.0, between=0.0), studies=9, confirm=2), same_spaces=False
+    )
+    found = measured([fixed, here], (6, 1))
+    assert found is not None
+    assert found.source == "here-1"
+    assert "spaces" not in found.assumed
+    alone = measured([fixed], (6, 1))
+    assert alone is not None
+    assert alone.assumed == "these spaces vary the search as much as the others did"
 
 
 def test_one_confirm_seed_counts_all_noise_as_the_searchs_and_tells_nothing_of_seeds() -> None:

@@ -21,6 +21,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.utils.callback import _create_default_callbacks
 
 from orchestrator.executors.ray_faults import WorkerLost
 from orchestrator.executors.ray_private import (
@@ -29,7 +31,7 @@ from orchestrator.executors.ray_private import (
     private_cluster,
     workers_without_variables,
 )
-from orchestrator.executors.ray_tune import _switching_often
+from orchestrator.executors.ray_tune import Silent, _switching_often
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "orchestrator/executors/ray_private.py"
@@ -37,6 +39,21 @@ HOME = ROOT / "orchestrator/executors/ray_private.py"
 
 def changed(what: str, do: str) -> str:
     return f"Ray {ray.__version__}: {what}. {do}"
+
+
+def test_tune_prints_no_ending_of_a_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would enter the JSON document on standard output."""
+    made = _create_default_callbacks([Silent()])
+    assert [type(one) for one in made if isinstance(one, TrialProgressCallback)] == [Silent], changed(
+        "Tune adds its own reporter beside ours", "Give ours as `_create_default_callbacks` expects it"
+    )
+    ended, said = Trial("any", stub=True), []
+    for one in (TrialProgressCallback(), Silent()):
+        one._last_result_str[ended] = one._print_result(ended.last_result)  # the worker reported just before it ended
+        one.on_trial_complete(1, [ended], ended)
+        said.append(capsys.readouterr().out)
+    assert "completed. Last result" in said[0], changed("Tune is silent by itself", "Remove Silent in ray_tune")
+    assert said[1] == ""
 
 
 def test_a_private_cluster_has_its_own_folder_and_patience(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.statistics.pairing import Refused, Unit
-from orchestrator.statistics.sentences import headline
+from orchestrator.statistics.sentences import headline, more_words
 from orchestrator.statistics.studies import Settling
 from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage.folder import SweepFolder
@@ -210,6 +210,13 @@ def verdicts(unit: Unit, *words: str) -> Verdict:
         studies=8, seeds=(), seeds_of={}, diverged=(), notes=(), race=None, twin=None,
         pairs=[replace(one, a=a, b=b, verdict=word) for (a, b), word in zip(names, words, strict=False)],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["study", "seed"])
+def test_nothing_more_is_asked_of_what_is_settled(unit: Unit) -> None:
+    """As by an earlier look, after which the pair alone would be open again at the level that is left."""
+    settled, still_open = verdicts(unit, "better", "inconclusive").pairs
+    assert (more_words(settled), bool(more_words(still_open))) == ("", True)
 
 
 def test_headlines_of_studies() -> None:

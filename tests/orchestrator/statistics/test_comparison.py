@@ -159,6 +159,7 @@ def test_diverged_trials_count_with_the_worst_value() -> None:
     assert document.pairs[0].n == 8
     assert document.pairs[0].outperforms == 6 / 8  # behind in study 2 and, by the mean, in study 4
     assert "Study 2 of arm sam diverged entirely." in notes(document)
+    assert "3 of 16 confirm trials of arm sam diverged; each counts as m 0." in notes(compare(t, **QUESTION))
 
 
 def test_pairing_is_proved_for_every_study() -> None:
