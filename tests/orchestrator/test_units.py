@@ -81,9 +81,9 @@ def test_equal_steps_give_the_dearer_optimizer_more_gradients(tmp_path: Path, st
     assert "at 8 steps each" in sentence(document.pairs[0], document.metric)
     assert {t.result.metrics["cost/steps"] for t in results.ended_trials(folder)} == {8.0}
     assert seal.verify(folder)["intact"]
-    rows = plan.plan(sweep_file.loads(text))["arms"]
-    assert (rows["sgd"]["steps"], rows["sam"]["steps"]) == (8, 8)
-    assert (rows["sgd"]["grad_evals_per_trial"], rows["sam"]["grad_evals_per_trial"]) == (8, 16)
+    rows = plan.plan(sweep_file.loads(text)).arms
+    assert (rows["sgd"].steps, rows["sam"].steps) == (8, 8)
+    assert (rows["sgd"].grad_evals_per_trial, rows["sam"].grad_evals_per_trial) == (8, 16)
 
 
 @pytest.mark.slow
