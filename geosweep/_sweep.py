@@ -25,6 +25,8 @@ from orchestrator.storage.folder import SweepFolder
 
 TYPES = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 """Column types that pandas would otherwise change when a value is missing."""
+AGAINST = ("difference", "ratio", "slowdown")
+"""Columns of a table with a baseline."""
 
 
 class Sweep:
@@ -114,28 +116,27 @@ class Sweep:
         `baseline`, one of the values, adds differences and slowdowns; `columns` adds final metrics (default: all
         geometry/...). The document of `geosweep table --json` is in `attrs["document"]`. Raises Refused, NotFound.
         """
-        document = sweep_table.document(self._folder, by, baseline=baseline, columns=columns, metric=metric)
+        found = sweep_table.table(self._folder, by, baseline=baseline, columns=columns, metric=metric)
         rows = []
-        for row in document["rows"]:
-            low, high = row["interval"] or (None, None)
-            against = row["against_baseline"] or {}
+        for row in found.rows:
+            low, high = row.interval or (None, None)
             rows.append(
                 {
-                    "optimizer": row["optimizer"],
-                    by: row["value"],
-                    document["metric"]: row["mean"],
+                    "optimizer": row.optimizer,
+                    by: row.value,
+                    found.metric: row.mean,
                     "low": low,
                     "high": high,
-                    "n": row["n"],
-                    "stage": str(row["stage"]),
-                    "tried": row["configurations"],
-                    **({name: against.get(name) for name in ("difference", "ratio", "slowdown")} if baseline else {}),
-                    **{PARAMETER + name: row["parameters"].get(name) for name in document["varied"]},
-                    **row["columns"],
+                    "n": row.n,
+                    "stage": str(row.stage),
+                    "tried": row.configurations,
+                    **({name: getattr(row.against_baseline, name, None) for name in AGAINST} if baseline else {}),
+                    **{PARAMETER + name: row.parameters.get(name) for name in found.varied},
+                    **row.columns,
                 }
             )
         frame = pd.DataFrame(rows)
-        frame.attrs["document"] = document
+        frame.attrs["document"] = found.document()
         return frame
 
     def report(self, to: str | os.PathLike[str] | None = None, *, tracking: bool = True) -> ReportFile:

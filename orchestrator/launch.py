@@ -29,9 +29,9 @@ from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import check_sampler, teachers
 from orchestrator.scheduling.waiting import clock
-from orchestrator.storage import disk, ending, object_store
+from orchestrator.storage import disk, ending, object_store, raced
 from orchestrator.storage.errors import NoWorkers
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.tracking.base import NoTracker, Tracker
 from orchestrator.tracking.mlflow_sweep import tracker_of
@@ -394,8 +394,9 @@ def _summarize_run(spec: Spec, folder: SweepFolder, conductor: SweepConductor, s
     """Report trials that were reused or skipped, and the cost of strict replay."""
     for line in noticed.reused_words(noticed.reused(results.ended_trials(folder))):
         say(line)
-    for arm, one in (read_json(folder.race) or {"stopped": {}})["stopped"].items():
-        say(f"the race stopped {arm}: {one['reason']}")
+    race = raced.read(folder)
+    for arm, one in race.stopped.items() if race else ():
+        say(f"the race stopped {arm}: {one.reason}")
     if spec.method.replay == "strict":
         all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0
         share = f" ({conductor.idle_s / all_s:.0%} of {conductor.workers} workers' time)" if all_s else ""

@@ -213,20 +213,20 @@ def verify(sweep: Sweep = "@last", root: Root = ROOT, as_json: Json = False) -> 
             code = seal.code_of(sweep_file.load(found.path / "sweep.yaml"))
     except SpecError as error:
         talk.print(f"the source was not compared: {error}", style="yellow", highlight=False, markup=False)
-    document = seal.verify(found, code) | {"source_compared": code is not None}
+    verified = seal.verify(found, code)
     if as_json:
-        emit(document)
+        emit(verified.document())
     else:
-        words = f"sealed {document['sealed_at']}, {document['hash'][:12]}" if document["hash"] else "not sealed"
-        data.print(f"{document['sweep_id']}: {document['trials']} trials, {words}", highlight=False)
-        for problem in document["problems"]:
+        words = f"sealed {verified.sealed_at}, {verified.hash[:12]}" if verified.hash else "not sealed"
+        data.print(f"{verified.sweep_id}: {verified.trials} trials, {words}", highlight=False)
+        for problem in verified.problems:
             data.print(f"changed: {problem}", highlight=False, markup=False, style="red")
-        for name in document["changed_files"]:
+        for name in verified.changed_files:
             data.print(f"changed since the seal: {name}", highlight=False, style="red")
-        show_stamps(document["exploratory"])
-        if document["hash"] and document["intact"] and not (document["exploratory"] or document["changed_files"]):
+        show_stamps(verified.exploratory)
+        if verified.hash and verified.intact and not (verified.exploratory or verified.changed_files):
             data.print("intact: every trial, seed, budget and result is what was sealed or recorded")
-    if not document["intact"] or document["changed_files"]:
+    if not verified.intact or verified.changed_files:
         raise typer.Exit(int(Exit.SEAL_BROKEN))
 
 

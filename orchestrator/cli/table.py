@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,6 +12,9 @@ from orchestrator.cli.app import ROOT, Exit, Json, Root, Sweep, app, data, emit,
 from orchestrator.definition.kinds import short
 from orchestrator.definition.states import Stage
 from orchestrator.statistics.slowdown import relative
+
+if TYPE_CHECKING:
+    from orchestrator.compare.value_rows import ByValue, Row
 
 
 @app.command()
@@ -37,81 +40,81 @@ def table(
 
     asked = [c.strip() for c in columns.split(",") if c.strip()]
     try:
-        document = sweep_table.document(folder.find(root, sweep), by, baseline=baseline, columns=asked, metric=metric)
+        found = sweep_table.table(folder.find(root, sweep), by, baseline=baseline, columns=asked, metric=metric)
     except Refused as reason:
         fail(f"no table: {reason}", Exit.NOT_FOUND)
     if as_json:
-        emit(document)
+        emit(found.document())
     else:
-        show(_rich(document))
-        for line in noticed.reused_words(document.get("reused", {})):
+        show(_rich(found))
+        for line in noticed.reused_words(found.reused):
             terminal.say(data, line)
-        show_stamps(document["exploratory"])
+        show_stamps(found.exploratory)
 
 
-def _rich(document: dict[str, Any]) -> Table:
-    """The document for people."""
+def _rich(found: ByValue) -> Table:
+    """The table for people."""
     from orchestrator.compare import by_value
 
-    rows, varied, columns = document["rows"], document["varied"], document["columns"]
-    several = len({row["optimizer"] for row in rows}) > 1
-    shown = Table(title=f"{document['sweep_id']}: {document['metric']} by {document['by']}", caption=_caption(document))
-    against = bool(document["baseline"])
-    units = "studies" if document["unit"] == "study" else "n"
-    heads = [*(["optimizer"] if several else []), document["by"], *varied, "tried", "stage", units, document["metric"]]
+    rows, varied, columns = found.rows, found.varied, found.columns
+    several = len({row.optimizer for row in rows}) > 1
+    shown = Table(title=f"{found.sweep_id}: {found.metric} by {found.by}", caption=_caption(found))
+    against = bool(found.baseline)
+    units = "studies" if found.unit == "study" else "n"
+    heads = [*(["optimizer"] if several else []), found.by, *varied, "tried", "stage", units, found.metric]
     heads += ["difference", "ratio", f"slowdown ({by_value.CURVE})"] if against else []
     for name in [*heads, *(c.removeprefix("geometry/") for c in columns)]:
-        shown.add_column(name, justify="left" if name in ("optimizer", document["by"]) else "right", no_wrap=True)
+        shown.add_column(name, justify="left" if name in ("optimizer", found.by) else "right", no_wrap=True)
     for row in rows:
-        cells = [row["optimizer"]] if several else []
-        cells += [_one(row["value"]), *(_setting(row, name) for name in varied)]
-        n = f"{row['n']}" + (f" ({row['diverged']} diverged)" if row["diverged"] else "")
-        value = "diverged" if row["diverged"] and row["mean"] is None else _with_interval(row["mean"], row["interval"])
-        cells += [str(row["configurations"]), _stage(row), n, value]
+        cells = [row.optimizer] if several else []
+        cells += [_one(row.value), *(_setting(row, name) for name in varied)]
+        n = f"{row.n}" + (f" ({row.diverged} diverged)" if row.diverged else "")
+        value = "diverged" if row.diverged and row.mean is None else _with_interval(row.mean, row.interval)
+        cells += [str(row.configurations), _stage(row), n, value]
         if against:
-            b = row["against_baseline"]
+            b = row.against_baseline
             cells += [
-                _with_interval(b["difference"], b["interval"]) if b else "-",
-                _short(b["ratio"]) if b else "-",
-                f"{relative(b['slowdown']):+.0%}" if b and b["slowdown"] is not None else "-",
+                _with_interval(b.difference, b.interval) if b else "-",
+                _short(b.ratio) if b else "-",
+                f"{relative(b.slowdown):+.0%}" if b and b.slowdown is not None else "-",
             ]
-        shown.add_row(*cells, *(_short(row["columns"][name]) for name in columns))
+        shown.add_row(*cells, *(_short(row.columns[name]) for name in columns))
     return shown
 
 
-def _caption(document: dict[str, Any]) -> str:
+def _caption(found: ByValue) -> str:
     from orchestrator.compare import by_value
     from orchestrator.statistics.intervals import cut_words
 
-    each = "of each study " if document["unit"] == "study" else ""
-    words = [f"each row: the configuration {each}with the best {document['tuned']} on the tune seeds; 95% t intervals"]
-    if "bounds" in document:
-        intervals = [row["interval"] or (None, None) for row in document["rows"]]
-        words[0] += f", {cut}" if (cut := cut_words(document["metric"], document["bounds"], intervals)) else ""
-    if any(row["stage"] is Stage.TUNE for row in document["rows"]):
+    each = "of each study " if found.unit == "study" else ""
+    words = [f"each row: the configuration {each}with the best {found.tuned} on the tune seeds; 95% t intervals"]
+    if found.bounds:
+        intervals = [row.interval or (None, None) for row in found.rows]
+        words[0] += f", {cut}" if (cut := cut_words(found.metric, found.bounds, intervals)) else ""
+    if any(row.stage is Stage.TUNE for row in found.rows):
         words.append("rows of the tune stage were chosen for the number they show: optimistic")
-    if any(row.get("feasible") is False for row in document["rows"]):
+    if any(row.feasible is False for row in found.rows):
         words.append("(breaks): no configuration with this value satisfies the outcome constraints")
-    if document["baseline"]:
+    if found.baseline:
         words.append(
-            f"slowdown: how much longer than with {document['baseline']} it took to the same {by_value.CURVE} "
+            f"slowdown: how much longer than with {found.baseline} it took to the same {by_value.CURVE} "
             "(-50%: half as long)"
         )
-    if len({row["configurations"] for row in document["rows"]}) > 1:
+    if len({row.configurations for row in found.rows}) > 1:
         words.append("values were tried unequally often (tried): more tries give a better best")
     return "; ".join(words)
 
 
-def _stage(row: dict[str, Any]) -> str:
-    return f"{row['stage']}{' (breaks)' if row.get('feasible') is False else ''}"
+def _stage(row: Row) -> str:
+    return f"{row.stage}{' (breaks)' if row.feasible is False else ''}"
 
 
-def _setting(row: dict[str, Any], name: str) -> str:
+def _setting(row: Row, name: str) -> str:
     """A hyperparameter of a row: its value, or what its studies chose."""
     from orchestrator.compare.evidence import numeric
 
-    value = row["parameters"].get(name)
-    if name in row["differ"]:
+    value: Any = row.parameters.get(name)
+    if name in row.differ:
         return (" to " if numeric(value) else ", ").join(map(short, value))
     return _short(value)
 
@@ -124,7 +127,7 @@ def _short(value: Any) -> str:
     return "-" if value is None else short(value)
 
 
-def _with_interval(value: float | None, interval: list[float] | None) -> str:
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if interval is None else f"{value:.4g} [{interval[0]:.3g}, {interval[1]:.3g}]"

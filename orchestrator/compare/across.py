@@ -18,7 +18,7 @@ from orchestrator.protocol import extensions, seal
 from orchestrator.statistics import comparison
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.verdict import Verdict
-from orchestrator.storage.folder import read_json
+from orchestrator.storage import raced
 
 
 def answer(
@@ -105,7 +105,7 @@ def _comparable(first: Evidence, other: Evidence) -> None:
             "run both with the same code"
         )
     for one in (first, other):
-        if read_json(one.folder.race):
+        if raced.read(one.folder):
             raise Refused(
                 f"{one.sweep_id} raced its arms, and race bounds hold only within one sweep; "
                 "compare it by itself, or run it without stopping.arms"

@@ -18,7 +18,7 @@ from orchestrator.statistics import comparison, unpaired
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import notes, sentence, too_few
 from orchestrator.statistics.verdict import AtEqualSeconds, LookTaken, Pair, Settled, Verdict
-from orchestrator.storage.folder import read_json
+from orchestrator.storage import raced
 from orchestrator.trial import noticed
 
 __all__ = ["ALL_PAIRS", "answer", "check", "notes", "oriented", "sentence", "shown", "too_few"]
@@ -148,7 +148,7 @@ def _compared(evidence: Evidence, question: Mapping[str, Any], level: float) -> 
         return unpaired.compare(evidence.trials, **question)
     return comparison.compare(
         evidence.trials,
-        race=read_json(evidence.folder.race),
+        race=raced.read(evidence.folder),
         choice=task_choice.of([evidence]),
         twin=(evidence.twin, evidence.analysis.baseline) if evidence.twin and evidence.analysis.baseline else None,
         level=level,
@@ -184,7 +184,7 @@ def check(evidence: Evidence) -> None:
     bad = controls.failed(evidence.folder)
     if bad:
         raise Refused("; ".join(bad))
-    wrong = seal.verify(evidence.folder)["problems"]
+    wrong = seal.verify(evidence.folder).problems
     if wrong:
         see = evidence.folder.command("verify", evidence.sweep_id)
         more = f" and {len(wrong) - 3} more, see: {see}" if len(wrong) > 3 else ""

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.compare.evidence import numeric
+from orchestrator.compare.value_rows import AgainstBaseline, ByValue, Row
 from orchestrator.definition.kinds import is_composite
 from orchestrator.definition.states import Goal, Stage, State
-from orchestrator.statistics.intervals import UNBOUNDED, span_of, summarize
+from orchestrator.statistics.intervals import UNBOUNDED, Summary, span_of, summarize
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.slowdown import Curve, slowdown
 from orchestrator.trial.job import Job, Result
@@ -55,8 +56,8 @@ class Question:
         return self.breaking.get((trial.job.arm, trial.job.study, trial.job.configuration), False)
 
 
-def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[[str], Curve]) -> dict[str, Any]:
-    """The `table` document. `curve_of` gives the training-loss curve of a trial. Raises Refused.
+def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[[str], Curve]) -> ByValue:
+    """The table, without its sweep. `curve_of` gives the training-loss curve of a trial. Raises Refused.
 
     A bare name stands for the only dotted name that ends in it, if no hyperparameter has that name.
     """
@@ -90,19 +91,18 @@ def table(trials: Sequence[TrialRecord], question: Question, curve_of: Callable[
         )
         for key in chosen
     ]
-    rows.sort(key=lambda r: (r["optimizer"], float("inf") if r["mean"] is None else question.goal.loss(r["mean"])))
-    return {
-        "schema": "geosweep/table/1",
-        "by": question.by,
-        "metric": question.metric,
-        "tuned": question.tuned,
-        "goal": question.goal,
-        "baseline": question.baseline or None,
-        "columns": list(columns),
-        "unit": "study" if several else "seed",
-        "varied": _varied(ended, question.by),
-        "rows": rows,
-    }
+    rows.sort(key=lambda r: (r.optimizer, float("inf") if r.mean is None else question.goal.loss(r.mean)))
+    return ByValue(
+        by=question.by,
+        metric=question.metric,
+        tuned=question.tuned,
+        goal=question.goal,
+        baseline=question.baseline or None,
+        columns=list(columns),
+        unit="study" if several else "seed",
+        varied=_varied(ended, question.by),
+        rows=rows,
+    )
 
 
 def _full(by: str, trials: Sequence[TrialRecord]) -> str:
@@ -186,31 +186,36 @@ def _row(
     curve_of: Callable[[str], Curve],
     *,
     several: bool,
-) -> dict[str, Any]:
+) -> Row:
     values = _units([(t.job, t.result.metrics.get(question.metric)) for t in trials], several)
     summary = summarize(values, bounds=question.bounds) if values else None
     is_baseline = baseline is not None and baseline[0] is trials[0]
     gone = _diverged(trials)
     summary = None if gone else summary
-    return {
-        "optimizer": key[0],
-        "value": key[1],
-        "arm": trials[0].job.arm,
-        "stage": trials[0].job.stage,
-        "configurations": tried,
-        **({"feasible": not any(map(question.breaks, trials))} if question.breaking else {}),
-        **_settings(trials, question.by),
-        "n": len(values),
-        "diverged": sum(t.result.state is State.DIVERGED for t in trials),
-        "mean": summary.mean if summary else None,
-        "interval": [summary.lo, summary.hi] if summary and summary.lo is not None else None,
-        "against_baseline": None
+    parameters = _settings(trials, question.by)
+    return Row(
+        optimizer=key[0],
+        value=key[1],
+        arm=trials[0].job.arm,
+        stage=trials[0].job.stage,
+        configurations=tried,
+        feasible=not any(map(question.breaks, trials)) if question.breaking else None,
+        parameters={name: found[0] if len(found) == 1 else _range(found) for name, found in parameters.items()},
+        differ=[name for name, found in parameters.items() if len(found) > 1],
+        n=len(values),
+        diverged=sum(t.result.state is State.DIVERGED for t in trials),
+        mean=summary.mean if summary else None,
+        interval=_ends(summary),
+        against_baseline=None
         if baseline is None or is_baseline or gone or _diverged(baseline)
         else _against(trials, baseline, question, curve_of, several=several),
-        "columns": {
-            name: _mean([t.result.metrics[name] for t in trials if name in t.result.metrics]) for name in columns
-        },
-    }
+        columns={name: _mean([t.result.metrics[name] for t in trials if name in t.result.metrics]) for name in columns},
+    )
+
+
+def _ends(summary: Summary | None) -> tuple[float, float] | None:
+    """The interval; None for a single unit."""
+    return None if summary is None or summary.lo is None or summary.hi is None else (summary.lo, summary.hi)
 
 
 def _diverged(trials: Sequence[TrialRecord]) -> bool:
@@ -218,19 +223,14 @@ def _diverged(trials: Sequence[TrialRecord]) -> bool:
     return all(t.result.state is State.DIVERGED for t in trials)
 
 
-def _settings(trials: Sequence[TrialRecord], by: str) -> dict[str, Any]:
-    """`parameters`: what was chosen besides `by`. Over several studies, where they differ: the lowest and highest
-    number, or all values; `differ` names these.
-    """
+def _settings(trials: Sequence[TrialRecord], by: str) -> dict[str, list[Any]]:
+    """Hyperparameter besides `by` -> its different values."""
     found: dict[str, list[Any]] = {}
     for t in trials:
         for name, value in t.job.values.items():
             if name != by and value not in found.setdefault(name, []):
                 found[name].append(value)
-    return {
-        "parameters": {name: values[0] if len(values) == 1 else _range(values) for name, values in found.items()},
-        "differ": [name for name, values in found.items() if len(values) > 1],
-    }
+    return found
 
 
 def _range(values: list[Any]) -> list[Any]:
@@ -253,7 +253,7 @@ def _against(
     curve_of: Callable[[str], Curve],
     *,
     several: bool,
-) -> dict[str, Any] | None:
+) -> AgainstBaseline | None:
     """Differences on the shared seeds; None when the stages differ or when no seed, initial weights and data are
     shared.
     """
@@ -273,16 +273,16 @@ def _against(
     difference = summarize(_units(differences, several), bounds=span_of(question.bounds))
     slow = [slowdown(curve_of(a.job.trial_id), curve_of(b.job.trial_id)) for a, b in pairs]
     known = [s for s in slow if s is not None]
-    return {
-        "n": difference.n,
-        "difference": difference.mean,
-        "interval": None if difference.lo is None else [difference.lo, difference.hi],
-        "ratio": _ratio(
+    return AgainstBaseline(
+        n=difference.n,
+        difference=difference.mean,
+        interval=_ends(difference),
+        ratio=_ratio(
             [a.result.metrics[question.metric] for a, _ in pairs], [b.result.metrics[question.metric] for _, b in pairs]
         ),
-        "slowdown": _mean(known),
-        "slowdown_n": len(known),
-    }
+        slowdown=_mean(known),
+        slowdown_n=len(known),
+    )
 
 
 def _same_start(a: Result, b: Result) -> bool:

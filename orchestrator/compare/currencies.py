@@ -25,7 +25,7 @@ from orchestrator.definition.columns import TOKENS
 from orchestrator.definition.currency import WORDS
 from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
-from orchestrator.statistics.comparison import compare_differences, differences, tests
+from orchestrator.statistics.comparison import compare_differences, differences
 from orchestrator.statistics.intervals import Array, span_of
 from orchestrator.statistics.pairing import IN_GRAD_EVALS, PARITY, Parity
 from orchestrator.statistics.verdict import AtEqualSeconds, Cost, Verdict
@@ -147,7 +147,7 @@ def at_equal_seconds(
         margin=made.margin,
         alpha=made.alpha,
         level=level,
-        looks=tests(made.race),
+        looks=made.race.tests if made.race else 1,
         span=span_of(evidence.bounds(metric)),
     )
     return {

@@ -151,7 +151,7 @@ def _differences(trials: pd.DataFrame, metric: str) -> list[list[Array]]:
 def _searched(one: Evidence) -> Search:
     """Configurations and tune seeds per study of an earlier sweep, whatever version planned it."""
     seeds = one.definition["seeds"]
-    most = max(row["trials"] for row in one.resolved.plan["arms"].values())
+    most = max(arm.trials for arm in one.resolved.plan.arms.values())
     return (most - len(seeds["confirm"])) // len(seeds["tune"]), len(seeds["tune"]) // seeds.get("studies", 1)
 
 

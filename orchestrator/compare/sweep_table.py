@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from orchestrator import results
 from orchestrator.compare import by_value
 from orchestrator.compare.evidence import twin
+from orchestrator.compare.value_rows import ByValue
 from orchestrator.protocol import feasible, seal
 from orchestrator.statistics.intervals import UNBOUNDED, bounds_of
 from orchestrator.storage.folder import SweepFolder
@@ -17,10 +17,10 @@ from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial import noticed
 
 
-def document(
+def table(
     folder: SweepFolder, by: str, *, baseline: str = "", columns: Sequence[str] = (), metric: str = ""
-) -> dict[str, Any]:
-    """The `table` document, given the arguments of `by_value.Question`. Raises Refused, NotFound."""
+) -> ByValue:
+    """The table, given the arguments of `by_value.Question`. Raises Refused, NotFound."""
     reported, _ = results.reported(folder, metric)
     tuned, goal = results.tuned(folder)
 
@@ -42,11 +42,10 @@ def document(
     question = replace(question, bounds=bounds_of(reported, values, results.declared_bounds(folder, reported)))
     question = replace(question, breaking={key: bool(b) for key, b in feasible.breaches(folder, ended).items()})
     found = by_value.table([t for t in ended if t.job.arm != copy], question, curve_of)
-    return {
-        "schema": found.pop("schema"),
-        "sweep_id": folder.sweep_id,
-        **found,
-        **({"bounds": list(question.bounds)} if question.bounds != UNBOUNDED else {}),
-        **({"reused": again} if (again := noticed.reused(ended)) else {}),
-        "exploratory": seal.stamps(folder),
-    }
+    return replace(
+        found,
+        sweep_id=folder.sweep_id,
+        bounds=None if question.bounds == UNBOUNDED else question.bounds,
+        reused=noticed.reused(ended),
+        exploratory=seal.stamps(folder),
+    )

@@ -16,6 +16,7 @@ single study is informative from five values on, several if they choose it more 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,9 +151,32 @@ def width(frame: pd.DataFrame, p: Parameter, sign: float) -> float | None:
     return float(np.log10(near.max() / near.min()))
 
 
-def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What the search of an arm shows, and what it cost."""
+
+    configurations: int
+    best_tune: float | None
+    """Mean over studies."""
+    optimism: float | None
+    """In the metric's units; None before there are confirm trials."""
+    tunability: Mapping[str, float] | None
+    """None: too little was drawn at random to tell."""
+    widths: Mapping[str, float]
+    """Parameter -> decades."""
+    edges: Sequence[Edge]
+    diverged: int
+    pruned: int
+    failed: int
+    trials: int
+    """Of both stages, as the numbers before and after."""
+    grad_evals: float
+    seconds: float
+
+
+def summary(evidence: Evidence) -> dict[str, Search]:
     """Arm -> summary of its search."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Search] = {}
     confirmed, allowed = evidence.confirmed(evidence.tuned), expected_curves(evidence)[0]
     for arm in evidence.arms:
         frame = evidence.configurations[arm]
@@ -160,22 +184,22 @@ def summary(evidence: Evidence) -> dict[str, dict[str, Any]]:
         means = float(np.mean(confirmed[arm])) if arm in confirmed else None
         random, most = random_values(evidence, arm), most_random(evidence, arm)
         rows = evidence.trials[evidence.trials["arm"] == arm]
-        found[arm] = {
-            "configurations": len(frame),
-            "best_tune": best,
-            "optimism": None if best is None or means is None else means - best,
-            "tunability": tunability(expected_best(random, evidence.goal)[:most]) if arm in allowed else None,
-            "widths": {
+        found[arm] = Search(
+            configurations=len(frame),
+            best_tune=best,
+            optimism=None if best is None or means is None else means - best,
+            tunability=tunability(expected_best(random, evidence.goal)[:most]) if arm in allowed else None,
+            widths={
                 p.name: w for p in evidence.tuned_parameters(arm) if (w := width(frame, p, evidence.sign)) is not None
             },
-            "edges": edges(evidence, arm),
-            "diverged": int((rows["state"] == State.DIVERGED).sum()),
-            "pruned": int((rows["state"] == State.PRUNED).sum()),
-            "failed": int((rows["state"] == State.FAILED).sum()),
-            "trials": len(rows),
-            "grad_evals": float(rows["grad_evals"].sum()),
-            "seconds": float(rows["seconds"].sum()),
-        }
+            edges=edges(evidence, arm),
+            diverged=int((rows["state"] == State.DIVERGED).sum()),
+            pruned=int((rows["state"] == State.PRUNED).sum()),
+            failed=int((rows["state"] == State.FAILED).sum()),
+            trials=len(rows),
+            grad_evals=float(rows["grad_evals"].sum()),
+            seconds=float(rows["seconds"].sum()),
+        )
     return found
 
 
@@ -187,7 +211,22 @@ def _best(frame: pd.DataFrame, sign: float) -> float | None:
     return float((sign * values["value"]).groupby(values["study"]).max().mean() * sign)
 
 
-def kills(evidence: Evidence) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Kills:
+    """Trials of an arm that were stopped early."""
+
+    arm: str
+    pruned: int
+    audited: int
+    """How many of them were finished all the same."""
+    false: int
+    """How many of these would have beaten the best of their study."""
+    low: float
+    high: float
+    """Of their share, with 95% confidence."""
+
+
+def kills(evidence: Evidence) -> list[Kills]:
     """Stopped trials that were finished for the audit: how many would have beaten the best of their study (Wilson
     interval).
     """
@@ -201,9 +240,7 @@ def kills(evidence: Evidence) -> list[dict[str, Any]]:
         best = dict((evidence.sign * frame["value"]).groupby(frame["study"]).max()) if len(frame) else {}
         false = sum(evidence.sign * value > best.get(study, math.nan) for study, value in ends)
         low, high = _wilson(int(false), len(ends)) if ends else (0.0, 1.0)
-        found.append(
-            {"arm": arm, "pruned": len(stopped), "audited": len(ends), "false": int(false), "low": low, "high": high}
-        )
+        found.append(Kills(arm=arm, pruned=len(stopped), audited=len(ends), false=int(false), low=low, high=high))
     return found
 
 
@@ -216,12 +253,29 @@ def _wilson(count: int, of: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """The ranking of an arm's trials after a share of the budget, as means over its studies."""
+
+    arm: str
+    share: float
+    trials: float
+    """Per study."""
+    tau: float
+    """With the final ranking; nan: undefined."""
+    winner_stood: float
+    """The place of the final winner, from 1."""
+    survived: int
+    """Studies in which the winner would not have been stopped."""
+    studies: int
+
+
+def rungs(evidence: Evidence, eta: int = 3) -> list[Rung]:
     """Would stopping early have been safe? One row per arm and share of the budget, over trials that ran to the end.
 
     Means over several studies; `survived` counts the studies whose winner would not have been stopped.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Rung] = []
     allowed: dict[Any, float] = {trial.trial_id: trial.job.budget for trial in evidence.records}
     budget = 1.0
     curves = evidence.curves
@@ -239,10 +293,17 @@ def rungs(evidence: Evidence, eta: int = 3) -> list[dict[str, Any]]:
         for share in RUNGS:
             seen = [one for table in studies if (one := _rung(table, evidence.sign, share * budget, eta)) is not None]
             if seen:
-                survived = sum(one["would_survive"] for one in seen)
-                row = {name: float(np.mean([one[name] for one in seen])) for name in ("trials", "tau", "winner_stood")}
-                row |= {"would_survive": survived == len(seen), "survived": survived, "studies": len(seen)}
-                found.append({"arm": arm, "share": share, **(row if len(seen) > 1 else row | seen[0])})
+                trials, taus, places, survives = zip(*seen, strict=True)
+                rung = Rung(
+                    arm=arm,
+                    share=share,
+                    trials=float(np.mean(trials)),
+                    tau=float(np.mean(taus)),
+                    winner_stood=float(np.mean(places)),
+                    survived=sum(survives),
+                    studies=len(seen),
+                )
+                found.append(rung)
     return found
 
 
@@ -251,13 +312,15 @@ def _aligned(points: pd.DataFrame) -> pd.DataFrame:
     return points.pivot_table(index="trial_id", columns="step", values="value").ffill(axis=1)
 
 
-def _rung(table: pd.DataFrame, sign: float, cost: float, eta: int) -> dict[str, Any] | None:
-    """The ranking of one study's trials after `cost` gradient evaluations; None if none was evaluated by then."""
+def _rung(table: pd.DataFrame, sign: float, cost: float, eta: int) -> tuple[int, float, int, bool] | None:
+    """Of one study after `cost` gradient evaluations: its trials, tau, the winner's place, and whether it survives.
+
+    None if no trial was evaluated by then.
+    """
     before = [s for s in table.columns if float(s) <= cost + 1e-9]
     if not before:
         return None
     then, final = sign * table[before[-1]].fillna(-math.inf), sign * table.iloc[:, -1]
     place = int((then > float(then.iloc[int(final.to_numpy().argmax())])).sum()) + 1
     tau = kendall(then.to_numpy(dtype=float), final.to_numpy(dtype=float))
-    survives = place <= max(1, len(table) // eta)
-    return {"trials": len(table), "tau": tau, "winner_stood": place, "would_survive": survives}
+    return len(table), tau, place, place <= max(1, len(table) // eta)

@@ -21,6 +21,7 @@ from orchestrator.definition.names import Names
 from orchestrator.definition.parameter import check_value, parameter
 from orchestrator.definition.parameter_models import GroupModel, RampModel
 from orchestrator.definition.parts import GROUPS, groups_of, split
+from orchestrator.definition.planned import GroupSize
 from orchestrator.definition.schema import ArmModel, SweepModel
 from orchestrator.definition.space import Parameter, corners, from_unit
 from orchestrator.definition.yaml12 import Path
@@ -138,19 +139,17 @@ def _place(arm: ArmSpec, group: str, where: Where) -> Path:
     return own if own in where.document.places else (GROUPS, group)
 
 
-def counts(spec: Spec, arm: ArmSpec) -> dict[str, dict[str, int]]:
-    """Group -> how many tensors and weights of the model it has, at the first corner of the arm's space."""
+def counts(spec: Spec, arm: ArmSpec) -> dict[str, GroupSize]:
+    """Group -> its size in the model at the first corner of the arm's space."""
     import torch
 
     model = _model(spec, _task_corners(arm)[0])
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     of = optim_core.assigned(list(named), arm.groups)
-    found = {name: {"tensors": 0, "weights": 0} for name in (*arm.groups, REST)}
+    sizes: dict[str, list[int]] = {name: [] for name in (*arm.groups, REST)}
     for name, p in named.items():
-        one = found[of.get(name, REST)]
-        one["tensors"] += 1
-        one["weights"] += int(torch.tensor(p.shape).prod())
-    return found
+        sizes[of.get(name, REST)].append(int(torch.tensor(p.shape).prod()))
+    return {name: GroupSize(tensors=len(each), weights=sum(each)) for name, each in sizes.items()}
 
 
 def _task_corners(arm: ArmSpec) -> list[dict[str, Any]]:

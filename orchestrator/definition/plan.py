@@ -18,6 +18,7 @@ import trainables
 from orchestrator.definition import batches, grouping, program
 from orchestrator.definition.model import ArmSpec, Spec, sweep_id
 from orchestrator.definition.parts import Parts, split
+from orchestrator.definition.planned import ArmPlan, BudgetPlan, Plan
 from orchestrator.definition.space import from_unit, grid, satisfied
 from trainables.ramp import Ramp
 
@@ -159,44 +160,37 @@ def _probes(arm: ArmSpec) -> list[dict[str, Any]]:
     return [from_unit(arm.parameters, u) for u in units]
 
 
-def plan(spec: Spec) -> dict[str, Any]:
-    """The `plan` document; of a budget in seconds that is not calibrated, gradient evaluations and steps are null."""
-    arms: dict[str, dict[str, Any]] = {}
-    total: float | None = 0
-    for name, arm in spec.arms.items():
-        count = trials(spec, arm)
-        each = _span(*grad_evals_range(spec, arm)) if is_known(spec) else None
-        spent = None if each is None else count * (each[1] if isinstance(each, list) else each)
-        arms[name] = {
-            "trials": count,
-            "steps": _steps(spec, arm, each is not None),
-            "grad_evals_per_trial": each,
-            "grad_evals": spent,
-        }
-        if spec.seeds.studies > 1:
-            arms[name] |= {"studies": spec.seeds.studies, "configurations_per_study": configurations(spec, arm)}
-        least, most = (0.0, 0.0) if spec.task.is_program else start_range(arm)
-        if most:
-            arms[name]["grad_evals_before_first_step"] = _span(least, most)
-        script = spec.task.is_program
-        if not script and (held := batches.span(spec.task.name, spec.task.parameters, arm.parameters)):
-            arms[name]["per_batch"] = list(held)
-        if arm.groups:
-            arms[name]["groups"] = grouping.counts(spec, arm)
-        total = None if total is None or spent is None else total + spent
-    found: dict[str, Any] = {
-        "schema": "geosweep/plan/1",
-        "sweep_id": sweep_id(spec),
-        "arms": arms,
-        "total_grad_evals": total,
-    }
-    if spec.budget.unit != "grad_evals":
-        found["budget"] = {"unit": spec.budget.unit, "per_trial": spec.budget.per_trial}
-    if spec.task.is_program:
-        found["script"] = spec.task.parameters["program"]
-    if notes := list(_notes(spec, arms)):
-        found["notes"] = notes
-    return found
+def plan(spec: Spec) -> Plan:
+    """The plan; of a budget in seconds that is not calibrated, gradient evaluations and steps are unknown."""
+    arms = {name: _arm(spec, arm) for name, arm in spec.arms.items()}
+    spent = [one.grad_evals for one in arms.values() if one.grad_evals is not None]
+    return Plan(
+        sweep_id=sweep_id(spec),
+        arms=arms,
+        total_grad_evals=sum(spent) if len(spent) == len(arms) else None,
+        budget=None
+        if spec.budget.unit == "grad_evals"
+        else BudgetPlan(unit=spec.budget.unit, per_trial=spec.budget.per_trial),
+        script=spec.task.parameters["program"] if spec.task.is_program else "",
+        notes=list(_notes(spec, arms)),
+    )
+
+
+def _arm(spec: Spec, arm: ArmSpec) -> ArmPlan:
+    count, script, several = trials(spec, arm), spec.task.is_program, spec.seeds.studies > 1
+    each = _span(*grad_evals_range(spec, arm)) if is_known(spec) else None
+    least, most = (0.0, 0.0) if script else start_range(arm)
+    return ArmPlan(
+        trials=count,
+        steps=_steps(spec, arm, each is not None),
+        grad_evals_per_trial=each,
+        grad_evals=None if each is None else count * (each[1] if isinstance(each, list) else each),
+        studies=spec.seeds.studies if several else None,
+        configurations_per_study=configurations(spec, arm) if several else None,
+        grad_evals_before_first_step=_span(least, most) if most else None,
+        per_batch=None if script else batches.span(spec.task.name, spec.task.parameters, arm.parameters),
+        groups=grouping.counts(spec, arm) if arm.groups else None,
+    )
 
 
 def whole_by_chance(spec: Spec) -> Iterator[str]:
@@ -216,7 +210,7 @@ def whole_by_chance(spec: Spec) -> Iterator[str]:
                 )
 
 
-def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _notes(spec: Spec, arms: Mapping[str, ArmPlan]) -> Iterator[str]:
     if spec.seeds.studies > 1 and spec.method.name == "grid":
         yield "Every study trains the same points of the grid, on new seeds."
     if (pack := spec.resources.pack) > 1:
@@ -224,7 +218,7 @@ def _notes(spec: Spec, arms: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield from whole_by_chance(spec)
     if spec.task.is_program:
         yield from program.promises(spec.task.parameters, spec.budget.unit)
-    held = [size for row in arms.values() for size in row.get("per_batch", ())]
+    held = [size for one in arms.values() for size in one.per_batch or ()]
     if held:
         counted = trainables.lookup(spec.task.name).COUNTS
         yield (

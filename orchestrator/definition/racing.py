@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +16,58 @@ class Racing:
     """Probability that any of several equal arms is stopped, in (0, 1)."""
     looks: int
     """How often arms are compared before the last seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """An arm that a race stopped."""
+
+    arm: str
+    seeds: int
+    """Units that it ran: studies if there are several."""
+    against: str
+    """The best arm by then."""
+    p: float
+    below: float
+    """The largest p that stops an arm."""
+    reason: str
+    studies: int | None = None
+    """Units, in files of earlier versions in which `seeds` counts the seeds of several studies."""
+
+    @property
+    def units(self) -> int:
+        """Studies or seeds that it ran."""
+        return self.seeds if self.studies is None else self.studies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raced:
+    """What a race has decided so far."""
+
+    looks: Sequence[int]
+    """Units after which arms are compared."""
+    taken: int
+    """How many looks there were."""
+    stopped: Mapping[str, Lost]
+
+    @property
+    def tests(self) -> int:
+        """How many times the comparison is tested, including the final look."""
+        return len(self.looks) + 1
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Raced:
+        """From JSON. Raises TypeError or KeyError for other content."""
+        stopped = {arm: Lost(**one) for arm, one in document["stopped"].items()}
+        return cls(looks=document["looks"], taken=document["taken"], stopped=stopped)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        found = asdict(self)
+        for one in found["stopped"].values():
+            if one["studies"] is None:
+                del one["studies"]
+        return {**found, "looks": list(self.looks)}
 
 
 def look_at(seeds: int, arms: int, racing: Racing) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from orchestrator.definition.planned import Plan
+
 NAME = "resolved.json"
 SCHEMA = "geosweep/resolved/1"
 NEVER = -1
@@ -48,8 +50,8 @@ class Resolved:
     sweep_id: str = ""
     definition: dict[str, Any] = field(default_factory=dict)
     """What changes results (`model.definition`)."""
-    plan: dict[str, Any] = field(default_factory=dict)
-    """What it costs (`plan.plan`); of imported results, the number of trials of each arm."""
+    plan: Plan = field(default_factory=Plan)
+    """What it costs; of imported results, the number of trials of each arm."""
     report_metric: str = ""
     tracking: str | None = None
     """MLflow's tracking URI; None: the store inside the root folder."""
@@ -74,23 +76,23 @@ class Resolved:
     @property
     def is_script(self) -> bool:
         """Whether its trials run a script of the user's."""
-        return "script" in self.plan
+        return bool(self.plan.script)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Resolved:
         """From the content of the file. Raises TypeError or KeyError for other content."""
         if not isinstance(document, Mapping):
             raise TypeError(f"expected the fields of a sweep, found {document!r:.80}")
-        for part in ("definition", "plan"):
-            document[part]["arms"]
+        document["definition"]["arms"]
         found = {one.name: document[one.name] for one in fields(cls) if one.name in document}
+        found["plan"] = Plan.of(found["plan"])
         if found.get("imported"):
             found["imported"] = Imported(**found["imported"])
         return cls(**found)
 
     def document(self) -> dict[str, Any]:
         """The content of the file."""
-        found = asdict(self)
+        found = {**asdict(self), "plan": self.plan.document()}
         for name in ("declares", "optimizers", "program", "imported"):
             if found[name] is None:
                 del found[name]

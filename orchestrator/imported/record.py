@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.foreign import IMPORTED
+from orchestrator.definition.planned import ArmPlan, Plan
 from orchestrator.definition.resolved import Imported, Resolved
 from orchestrator.definition.space import Parameter, is_number
 from orchestrator.definition.states import Stage, State, SweepState
@@ -68,7 +69,7 @@ def write(
         sweep_id=folder.sweep_id,
         definition={key: value for key, value in definition.items() if key != "content"},
         report_metric=bare(role.report),
-        plan={"arms": {arm: {"trials": n} for arm, n in counts.items()}},
+        plan=Plan(arms={arm: ArmPlan(trials=n) for arm, n in counts.items()}),
         provenance=facts,
         imported=mark,
     )

@@ -192,7 +192,7 @@ def _resolve(spec: Spec, folder: SweepFolder) -> None:
     now_is = replace(
         before,
         definition=definition(spec),
-        plan={**planning.plan(spec), "sweep_id": folder.sweep_id},
+        plan=replace(planning.plan(spec), sweep_id=folder.sweep_id),
         first_trials_per_arm=before.first_trials_per_arm if again else before.definition["budget"]["trials_per_arm"],
     )
     folder.resolve(now_is)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from orchestrator.definition.model import Spec
 from orchestrator.protocol import pace
 
 Array = NDArray[np.float64]
-DRAWS, CONFIGURATIONS, SECONDS_EACH, QUANTILES = 2000, 3, 0.7, (0.1, 0.5, 0.9)
+DRAWS, CONFIGURATIONS, SECONDS_EACH = 2000, 3, 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,30 @@ class Load:
     """Gradient evaluations of a trial."""
 
 
-def forecast(loads: Mapping[str, Load], *, slots: int, gpu: float, seed: int = 0) -> dict[str, Any]:
-    """p10, p50 and p90 of wall seconds, trial seconds and GPU-hours on `slots` workers."""
+@dataclass(frozen=True, kw_only=True)
+class Quantiles:
+    """Of a predictive distribution."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a sweep will take."""
+
+    seconds: Quantiles
+    """Of wall clock."""
+    trial_seconds: Quantiles
+    """Of all trials together."""
+    gpu_hours: Quantiles
+    slots: int
+    """Workers."""
+
+
+def forecast(loads: Mapping[str, Load], *, slots: int, gpu: float, seed: int = 0) -> Forecast:
+    """What these arms take on `slots` workers, each trial with `gpu` GPUs."""
     rng = np.random.default_rng(seed)
     logs = {arm: np.log(np.asarray(load.measured)) for arm, load in loads.items()}
     freedom = sum(len(x) - 1 for x in logs.values())
@@ -53,18 +74,18 @@ def forecast(loads: Mapping[str, Load], *, slots: int, gpu: float, seed: int = 0
     trials = np.concatenate(columns)
     total = trials.sum(axis=0)
     wall = makespan(_in_turns([load.trials for load in loads.values()], trials), slots)
-    return {
-        "seconds": quantiles(wall),
-        "trial_seconds": quantiles(total),
-        "gpu_hours": quantiles(total * gpu / 3600),
-        "slots": slots,
-    }
+    return Forecast(
+        seconds=quantiles(wall),
+        trial_seconds=quantiles(total),
+        gpu_hours=quantiles(total * gpu / 3600),
+        slots=slots,
+    )
 
 
-def quantiles(values: Array) -> dict[str, float]:
-    """p10, p50, p90."""
-    found = np.quantile(values, QUANTILES)
-    return {f"p{round(100 * q)}": float(v) for q, v in zip(QUANTILES, found, strict=True)}
+def quantiles(values: Array) -> Quantiles:
+    """Of draws."""
+    p10, p50, p90 = (float(v) for v in np.quantile(values, (0.1, 0.5, 0.9)))
+    return Quantiles(p10=p10, p50=p50, p90=p90)
 
 
 def makespan(durations: Array, slots: int) -> Array:

@@ -36,7 +36,7 @@ from orchestrator.protocol import extensions, retries
 from orchestrator.protocol.amendments import amend, amendments
 from orchestrator.protocol.amendments import lines as lines_of
 from orchestrator.protocol.errors import CodeChanged
-from orchestrator.protocol.sealed import Code, Seal, read, write
+from orchestrator.protocol.sealed import Code, Seal, Verified, read, write
 from orchestrator.storage import calibration
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial import source
@@ -226,24 +226,20 @@ class Witness:
             self.on_end(job, result)
 
 
-def verify(folder: SweepFolder, code: Code | None = None) -> dict[str, Any]:
-    """The `verify` document: `problems` refuse a comparison, `exploratory` stamps it.
-
-    `code` as it is now (`code_of`): files that differ from those sealed are `changed_files`.
-    """
+def verify(folder: SweepFolder, code: Code | None = None) -> Verified:
+    """Compare a sweep with its seal; `code` as it is now (`code_of`), if that is known."""
     sealed = read(folder)
     problems = [] if sealed is None else [*_seal_problems(folder, sealed), *_trial_problems(folder, sealed)]
-    return {
-        "schema": "geosweep/verify/1",
-        "sweep_id": folder.sweep_id,
-        "hash": sealed and sealed.hash,
-        "sealed_at": sealed and sealed.sealed_at,
-        "trials": sum(1 for _ in (folder.path / "trials").glob("*/result.json")),
-        "intact": not problems,
-        "problems": problems,
-        "changed_files": [] if code is None else changed_files(folder, code),
-        "exploratory": stamps(folder),
-    }
+    return Verified(
+        sweep_id=folder.sweep_id,
+        hash=sealed.hash if sealed else None,
+        sealed_at=sealed.sealed_at if sealed else None,
+        trials=sum(1 for _ in (folder.path / "trials").glob("*/result.json")),
+        problems=problems,
+        changed_files=[] if code is None else changed_files(folder, code),
+        exploratory=stamps(folder),
+        source_compared=code is not None,
+    )
 
 
 def witnessed(folder: SweepFolder) -> dict[str, str]:

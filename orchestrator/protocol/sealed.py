@@ -57,6 +57,44 @@ class Seal:
         return {"schema": SCHEMA, **found}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A sweep compared with its seal."""
+
+    sweep_id: str
+    hash: str | None
+    """None: it was never sealed."""
+    sealed_at: str | None
+    trials: int
+    """That ended."""
+    problems: Sequence[str]
+    """What was changed after the fact; the sweep is not compared then."""
+    changed_files: Sequence[str]
+    """Source files that differ from those sealed."""
+    exploratory: Sequence[str]
+    source_compared: bool
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing was changed."""
+        return not self.problems
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "schema": "geosweep/verify/1",
+            "sweep_id": self.sweep_id,
+            "hash": self.hash,
+            "sealed_at": self.sealed_at,
+            "trials": self.trials,
+            "intact": self.intact,
+            "problems": self.problems,
+            "changed_files": self.changed_files,
+            "exploratory": self.exploratory,
+            "source_compared": self.source_compared,
+        }
+
+
 def read(folder: SweepFolder) -> Seal | None:
     """The seal of a sweep; None without one. Raises Damaged."""
     path = folder.path / NAME

@@ -95,7 +95,7 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> Status:
     resolved = folder.resolved()
     held = folder.is_held() if held is None else held
     names = {s: "done" if s is State.COMPLETE else s.lower() for s in State}
-    trials: dict[str, Counter[str]] = {arm: Counter() for arm in resolved.plan["arms"]}
+    trials: dict[str, Counter[str]] = {arm: Counter() for arm in resolved.plan.arms}
     grad_evals, ended = 0.0, list[TrialRecord]()
     errors: dict[str, str] = {}
     changed: dict[str, dict[str, None]] = {}
@@ -126,9 +126,9 @@ def status(folder: SweepFolder, *, held: bool | None = None) -> Status:
     return Status(
         sweep_id=folder.sweep_id,
         state=state,
-        arms={arm: _counts(arm, found, resolved.plan["arms"][arm]["trials"], noted) for arm, found in trials.items()},
+        arms={arm: _counts(arm, found, resolved.plan.arms[arm].trials, noted) for arm, found in trials.items()},
         studies=_studies_done(resolved, confirmed),
-        script=resolved.plan["script"] if resolved.is_script else "",
+        script=resolved.plan.script,
         grad_evals=grad_evals,
         seconds=folder.seconds(),
         imported=resolved.imported.pairing if resolved.imported else "",
@@ -172,7 +172,7 @@ def _studies_done(resolved: Resolved, confirmed: Mapping[tuple[str, int], int]) 
         return {}
     each = len(seeds["confirm"]) // planned
     done = Counter(arm for (arm, _), count in confirmed.items() if count >= each)
-    return {arm: Confirmed(confirmed=done[arm], planned=planned) for arm in resolved.plan["arms"]}
+    return {arm: Confirmed(confirmed=done[arm], planned=planned) for arm in resolved.plan.arms}
 
 
 def suggestions_digest(folder: SweepFolder) -> str:

@@ -6,7 +6,6 @@ the next look and wait there for one another: over their confirm seeds if there 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -14,7 +13,8 @@ from orchestrator.definition.model import Spec
 from orchestrator.definition.states import ConfigurationState, Goal, State
 from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.scheduling.race import Race
-from orchestrator.storage.folder import SweepFolder, write_atomic
+from orchestrator.storage import raced
+from orchestrator.storage.folder import SweepFolder
 
 
 class ConfirmStage:
@@ -95,7 +95,7 @@ class ConfirmStage:
             else:
                 self._arms[one.arm].planned -= len(self._units) - one.seeds
         if lost or more:
-            write_atomic(self._folder.race, json.dumps(self._race.document(), indent=1))
+            raced.write(self._folder, self._race.decided())
         if not self._over_studies:
             return more
         for name, indices in more.items():

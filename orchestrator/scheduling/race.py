@@ -16,23 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
-from orchestrator.definition.racing import Racing, look_at
+from orchestrator.definition.racing import Lost, Raced, Racing, look_at
 from orchestrator.definition.states import Goal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lost:
-    """An arm that runs no more seeds."""
-
-    arm: str
-    seeds: int
-    against: str
-    p: float
-    below: float
-    reason: str
 
 
 class Race:
@@ -88,10 +74,9 @@ class Race:
         more = self._seeds[len(seen) : self._until()]
         return lost, {arm: more for arm in racing if arm not in self.lost}
 
-    def document(self) -> dict[str, Any]:
-        """The content of `race.json`."""
-        stopped = {arm: asdict(one) for arm, one in self.lost.items()}
-        return {"looks": list(self.looks), "taken": self._done, "stopped": stopped}
+    def decided(self) -> Raced:
+        """What it has decided so far."""
+        return Raced(looks=self.looks, taken=self._done, stopped=dict(self.lost))
 
     def _until(self) -> int:
         return self.looks[self._done] if self._done < len(self.looks) else len(self._seeds)

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.definition.racing import Raced
 from orchestrator.definition.states import Goal, Stage
 from orchestrator.statistics import power, studies
 from orchestrator.statistics.intervals import UNBOUNDED, Array, mean_interval, span_of
@@ -60,7 +61,7 @@ def compare(
     margin: float = 0.0,
     alpha: float = ALPHA,
     level: float | None = None,
-    race: Mapping[str, Any] | None = None,
+    race: Raced | None = None,
     twin: tuple[str, str] | None = None,
     parity: Parity = IN_GRAD_EVALS,
     choice: Choice = NOTHING,
@@ -80,10 +81,10 @@ def compare(
     confirm = trials[trials["stage"] == Stage.CONFIRM]
     arms = sorted(set(confirm["arm"]) - set(twin[:1] if twin else ()))
     check_baseline(baseline, arms)
-    stopped = {arm: one.get("studies", one["seeds"]) for arm, one in race["stopped"].items()} if race else {}
+    stopped = {arm: one.units for arm, one in race.stopped.items()} if race else {}
     found = paired(trials, metric, stopped, parity, choice)
     question: dict[str, Any] = {"goal": goal, "unit": found.unit, "margin": margin, "alpha": alpha, "level": level}
-    question |= {"span": span_of(bounds), "looks": tests(race), "searches": found.searches}
+    question |= {"span": span_of(bounds), "looks": race.tests if race else 1, "searches": found.searches}
     chosen = [pair for pair in chosen_pairs(arms, baseline) if _same_task(found, *pair)]
     if not chosen and len(arms) > 1:
         raise Refused(f"no arm has the task of {baseline}, the baseline: {found.notes[0]}")
@@ -93,7 +94,7 @@ def compare(
     asked = {"metric": metric, "goal": goal, "baseline": baseline, "margin": margin, "alpha": alpha, "level": level}
     made = replace(
         verdict(trials, found, pairs, asked),
-        race=race or None,
+        race=race,
         twin=compare_values(copies, **question)[0] if len(copies) == 2 else None,
     )
     few = too_few(made) if found.unit == "study" else ""
@@ -284,8 +285,3 @@ def _components(raw: Sequence[Array]) -> Noise | None:
     if found is None:
         return None
     return Noise(**asdict(found), confirm=confirm, share_of_search=found.share_of_search(confirm))
-
-
-def tests(race: Mapping[str, Any] | None) -> int:
-    """How many times a raced comparison was tested, including the final look."""
-    return 1 if race is None else len(race["looks"]) + 1

@@ -228,13 +228,13 @@ def race_lines(document: Verdict) -> list[str]:
     race = document.race
     if race is None:
         return []
-    looks, counts = ", ".join(map(str, race["looks"])), document.seeds_of
+    looks, counts = ", ".join(map(str, race.looks)), document.seeds_of
     units = "studies" if document.unit == "study" else "seeds"
     found = [
-        f"The arms raced, with looks at {looks} {units}; p is corrected for {len(race['looks']) + 1} sequential tests, "
+        f"The arms raced, with looks at {looks} {units}; p is corrected for {race.tests} sequential tests, "
         f"intervals are not. Seeds: {', '.join(f'{arm} {n}' for arm, n in counts.items())}."
     ]
-    return found + [f"{arm} was stopped: {one['reason']}." for arm, one in race["stopped"].items()]
+    return found + [f"{arm} was stopped: {one.reason}." for arm, one in race.stopped.items()]
 
 
 def too_few(document: Verdict) -> str:

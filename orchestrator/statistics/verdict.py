@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.definition.racing import Raced
 from orchestrator.definition.states import Goal
 
 if TYPE_CHECKING:
@@ -209,8 +210,8 @@ class Verdict:
     diverged: Sequence[tuple[str, int]]
     """Arm and study, of which every confirm trial did."""
     notes: Sequence[str]
-    race: Mapping[str, Any] | None
-    """The content of race.json."""
+    race: Raced | None
+    """What the race of the confirm stage decided."""
     pairs: Sequence[Pair]
     twin: Pair | None
     """The baseline's identical copy against it."""
@@ -234,6 +235,7 @@ class Verdict:
             "diverged": [{"arm": arm, "study": study} for arm, study in self.diverged],
             "pairs": [pair.document() for pair in self.pairs],
             "twin": self.twin and self.twin.document(),
+            "race": self.race and self.race.document(),
         }
         if not self.paired:
             found["paired"] = False

@@ -30,7 +30,7 @@ def main(executor, processes=1):
     return {
         "state": found.state,
         "code": {name: digest for name, digest in sealed.items() if "/" not in name},
-        "problems": seal.verify(SweepFolder(found.path.parent, found.id))["problems"],
+        "problems": seal.verify(SweepFolder(found.path.parent, found.id)).problems,
         "values": {" ".join(key): value for key, value in values.items()},
         "names": [found.definition["task"]["name"], found.definition["arms"]["plain"]["optimizer"]],
     }

@@ -244,7 +244,7 @@ def test_hosts_are_killed_and_the_sweep_loses_nothing(
     there = folders.find(object_store.near(ROOT), "@last")
     status = results.status(there)
     assert [status.state, status.total.done] == ["done", TRIALS]
-    assert seal.verify(there)["intact"]
+    assert seal.verify(there).intact
     told = [line["trial_id"] for line in amendments.lines(there.path / "witness.jsonl")]
     assert sorted(told) == sorted({p.name for p in (there.path / "trials").iterdir()}), "each trial once"
     for kill in kills:

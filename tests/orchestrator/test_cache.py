@@ -58,7 +58,7 @@ def test_a_trained_trial_is_taken_over_and_marked(tmp_path: Path) -> None:
         assert mine == MetricLog(Path(first[name].job.folder) / "metrics.jsonl").points()
     folder = find(tmp_path, "second")
     wanted = {arm: sum(t.job.arm == arm for t in second.values()) for arm in ("adamw", "sgd")}
-    assert results.status(folder).reused == sweep_table.document(folder, "lr")["reused"] == wanted
+    assert results.status(folder).reused == sweep_table.table(folder, "lr").reused == wanted
     assert "reused" not in results.status(find(tmp_path, "first")).document()
     assert f"{wanted['sgd']} reused" in watch.line(watch.snapshot(folder))
     assert "reused" not in watch.line(watch.snapshot(find(tmp_path, "first")))

@@ -100,7 +100,7 @@ def test_the_next_run_mends_a_finished_sweep_and_the_one_after_has_nothing_to_sa
     assert len(said) == 6, said
     assert geosweep() == []
     assert {p.parent.name: p.read_bytes() for p in folder.path.glob("trials/*/metrics.jsonl")} == logs
-    assert seal.verify(folder)["intact"]
+    assert seal.verify(folder).intact
     check_complete(folder, embedded_uri(tmp_path))
     fresh = parquet.tables(folder)
     assert all(pq.read_table(folder.results / f"{name}.parquet").equals(fresh[name]) for name in fresh)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.definition.planned import Plan
 from orchestrator.definition.resolved import Imported, Resolved
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.storage.folder import SweepFolder
@@ -60,9 +61,7 @@ IMPORTED = Imported(
     source="r.csv", kind="csv", pairing="none", metrics={"accuracy": "maximize"}, budget="", notes=["a note"],
     not_compared="", columns={"arm": ["optimizer"]}, imported_at="2026-01-01T00:00:00Z",
 )  # fmt: skip
-RESOLVED = Resolved(
-    sweep_id="fit-1", definition={"name": "fit", "arms": {}}, plan={"arms": {}}, report_metric="loss/val"
-)
+RESOLVED = Resolved(sweep_id="fit-1", definition={"name": "fit", "arms": {}}, plan=Plan(), report_metric="loss/val")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_driver_killed_before_the_second_attempt_leaves_a_sweep_that_goes_on(c
     with folder.hold():
         retries.set_aside(folder, [job for job in retries.failed(folder) if job.stage == "confirm"])
     assert retries.waiting(folder) == {"narrow-0001-s1001", "wide-0000-s1001"}
-    assert seal.verify(folder)["problems"] == []
+    assert seal.verify(folder).problems == []
     assert seal.stamps(folder) == [], "a confirm trial that failed had no result to be seen"
     said = call(*RUN)
     assert "1 trial failed" in " ".join(said.err.split()), "the one of the search"

@@ -52,8 +52,8 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def test_an_honest_sweep_is_intact(original: SweepFolder) -> None:
     folder = original
     document = seal.verify(folder)
-    assert (document["intact"], document["problems"], document["exploratory"]) == (True, [], [])
-    assert document["trials"] == 14
+    assert (document.intact, document.problems, document.exploratory) == (True, [], [])
+    assert document.trials == 14
     assert answer(Evidence(folder)).exploratory == []
 
 
@@ -86,8 +86,8 @@ def test_what_was_tampered_with_is_refused(
     folder = finished
     edit(folder.path / file, change)
     document = seal.verify(folder)
-    assert not document["intact"]
-    assert any(reason in problem for problem in document["problems"]), document["problems"]
+    assert not document.intact
+    assert any(reason in problem for problem in document.problems), document.problems
     with pytest.raises(Refused, match="changed after the fact"):
         answer(Evidence(folder))
 
@@ -95,10 +95,10 @@ def test_what_was_tampered_with_is_refused(
 def test_a_removed_result_and_a_rewritten_witness_show(finished: SweepFolder) -> None:
     folder = finished
     (folder.trial("adamw-0000-s1003") / "result.json").unlink()
-    assert seal.verify(folder)["problems"] == ["adamw-0000-s1003: its result was removed"]
+    assert seal.verify(folder).problems == ["adamw-0000-s1003: its result was removed"]
     witness = folder.path / "witness.jsonl"
     witness.write_text("".join(line for line in witness.read_text().splitlines(True) if "s1003" not in line))
-    assert "its chain of digests is broken" in seal.verify(folder)["problems"][0]
+    assert "its chain of digests is broken" in seal.verify(folder).problems[0]
 
 
 @pytest.mark.slow

@@ -58,12 +58,12 @@ def test_words_are_understood() -> None:
 
 
 def test_sam_takes_half_the_steps_of_sgd() -> None:
-    rows = plan(sweep_file.loads(DIGITS))["arms"]
-    assert rows["sam"]["steps"] == 160
+    rows = plan(sweep_file.loads(DIGITS)).arms
+    assert rows["sam"].steps == 160
     text = DIGITS.replace("  sam:\n", "  sgd: {}\n  sam:\n")
-    rows = plan(sweep_file.loads(text))["arms"]
-    assert (rows["sgd"]["steps"], rows["sam"]["steps"]) == (320, 160)
-    assert rows["sgd"]["grad_evals"] == rows["sam"]["grad_evals"] == 320 * (4 + 6)
+    rows = plan(sweep_file.loads(text)).arms
+    assert (rows["sgd"].steps, rows["sam"].steps) == (320, 160)
+    assert rows["sgd"].grad_evals == rows["sam"].grad_evals == 320 * (4 + 6)
 
 
 def test_gradients_sampled_before_the_first_step_are_planned() -> None:
@@ -72,11 +72,11 @@ def test_gradients_sampled_before_the_first_step_are_planned() -> None:
   svd: {optimizer: rotated_adamw, parameters: {rotation: svd, rotation_refresh: 2}}
 """
     text = DIGITS.replace("  sam:\n", arms + "  sam:\n")
-    rows = plan(sweep_file.loads(text))["arms"]
-    assert (rows["egop"]["steps"], rows["egop"]["grad_evals_before_first_step"]) == ([304, 312], [8.0, 16.0])
-    assert (rows["control"]["steps"], rows["control"]["grad_evals_before_first_step"]) == (20, 300.0)
-    assert rows["svd"]["steps"] == 320
-    assert "grad_evals_before_first_step" not in rows["svd"]
+    rows = plan(sweep_file.loads(text)).arms
+    assert (rows["egop"].steps, rows["egop"].grad_evals_before_first_step) == ([304, 312], [8.0, 16.0])
+    assert (rows["control"].steps, rows["control"].grad_evals_before_first_step) == (20, 300.0)
+    assert rows["svd"].steps == 320
+    assert rows["svd"].grad_evals_before_first_step is None
     with pytest.raises(SpecError, match="less than one step of arm control"):
         sweep_file.loads(text.replace("rotation_samples: 300", "rotation_samples: 320"))
 

@@ -215,6 +215,6 @@ def test_forecast_intervals_cover_as_they_say() -> None:
         truth = [480 * np.exp(rng.normal(mu, spread, 20)) for mu in arms.values()]
         wall = makespan(np.stack(truth, axis=1).reshape(-1, 1), 2)[0]
         found = forecast(loads, slots=2, gpu=0.5, seed=sweep)
-        inside += found["seconds"]["p10"] <= wall <= found["seconds"]["p90"]
-        assert found["gpu_hours"]["p50"] == pytest.approx(found["trial_seconds"]["p50"] * 0.5 / 3600)
+        inside += found.seconds.p10 <= wall <= found.seconds.p90
+        assert found.gpu_hours.p50 == pytest.approx(found.trial_seconds.p50 * 0.5 / 3600)
     assert 0.75 <= inside / 200 <= 0.85

@@ -70,7 +70,7 @@ def test_every_study_has_its_own_search_and_seeds(tmp_path: Path, method: str) -
     same = [a == b for a, b in pairwise(points)]
     assert all(same) if method == "grid" else not any(same)
     assert set(parquet.trials_table(folder)["study"].to_pylist()) == {1, 2, 3}
-    assert seal.verify(folder)["intact"]
+    assert seal.verify(folder).intact
 
 
 @pytest.mark.parametrize("method", [pytest.param("random", marks=pytest.mark.long), "tpe", "gp", "cmaes"])

@@ -104,17 +104,17 @@ def test_a_study_counts_once(seen: Evidence) -> None:
 def test_what_a_search_says_is_said_of_each_study(seen: Evidence) -> None:
     frame, found = seen.configurations["sgd"], tuning.summary(seen)["sgd"]
     best = frame.groupby("study")["value"].min()
-    assert found["best_tune"] == pytest.approx(best.mean())
-    assert found["optimism"] == pytest.approx(np.mean(seen.confirmed("loss/val")["sgd"]) - best.mean())
-    assert found["tunability"]["peak"] == pytest.approx(
+    assert found.best_tune == pytest.approx(best.mean())
+    assert found.optimism == pytest.approx(np.mean(seen.confirmed("loss/val")["sgd"]) - best.mean())
+    assert found.tunability["peak"] == pytest.approx(
         search_curves.curves(seen)[0]["sgd"].mean[TRIALS - 1]
     )  # what one study can spend, not all of them together
     assert len(search_curves.curves(seen)[0]["sgd"].trials) == TRIALS * STUDIES
     near = frame[frame["value"] <= 1.05 * frame["study"].map(best)]["param.lr"]
-    assert found["widths"]["lr"] == pytest.approx(np.log10(near.max() / near.min()))
+    assert found.widths["lr"] == pytest.approx(np.log10(near.max() / near.min()))
     rungs = tuning.rungs(seen)
-    assert {(r["trials"], r["studies"]) for r in rungs} == {(TRIALS, STUDIES)}
-    assert all(1 <= r["winner_stood"] <= TRIALS and 0 <= r["survived"] <= STUDIES for r in rungs)
+    assert {(r.trials, r.studies) for r in rungs} == {(TRIALS, STUDIES)}
+    assert all(1 <= r.winner_stood <= TRIALS and 0 <= r.survived <= STUDIES for r in rungs)
     assert f"{TRIALS} in each of {STUDIES} studies" in tables.rungs(rungs)[0]["trials"]
 
 

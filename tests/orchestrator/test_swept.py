@@ -10,6 +10,7 @@ import yaml
 
 from orchestrator.definition import model, plan, sweep_file
 from orchestrator.definition.parts import split
+from orchestrator.definition.planned import GroupSize
 from orchestrator.definition.space import Parameter, from_unit
 from orchestrator.protocol.lint import lint
 from orchestrator.scheduling.studies import space_of
@@ -121,12 +122,12 @@ def test_groups_of_an_arm_come_first_and_shared_ones_are_for_those_that_have_the
     assert list(s.arms["sam"].groups) == ["first", "biases", "last"]
     assert list(s.arms["sgd"].groups) == ["biases", "last"]
     assert found(s)["groups.biases.lr"].high == 0.5
-    rows = plan.plan(s)["arms"]
-    assert rows["sgd"]["groups"] == {
-        "biases": {"tensors": 3, "weights": 522}, "last": {"tensors": 1, "weights": 2560},
-        "the others": {"tensors": 2, "weights": 64 * 256 + 256 * 256},
+    rows = plan.plan(s).arms
+    assert rows["sgd"].groups == {
+        "biases": GroupSize(tensors=3, weights=522), "last": GroupSize(tensors=1, weights=2560),
+        "the others": GroupSize(tensors=2, weights=64 * 256 + 256 * 256),
     }  # fmt: skip
-    assert rows["sam"]["groups"]["first"] == {"tensors": 2, "weights": 64 * 256 + 256}
+    assert rows["sam"].groups["first"] == GroupSize(tensors=2, weights=64 * 256 + 256)
 
 
 def test_schedules_are_searched_field_by_field() -> None:
@@ -145,17 +146,17 @@ def test_a_ramp_of_a_refresh_interval_is_planned_over_its_way() -> None:
     rows = {}
     for key, value in (("least", 5), ("most", 50), ("ramp", {"schedule": "linear", **ends})):
         s = sweep(arms={"sgd": {}, "llqr": {"parameters": {"refresh_interval": value}}})
-        rows[key] = plan.plan(s)["arms"]["llqr"]["steps"]
+        rows[key] = plan.plan(s).arms["llqr"].steps
     assert rows["least"] < rows["ramp"] < rows["most"]
 
 
 def test_batches_of_other_sizes_in_the_plan() -> None:
     sizes = {"batch_size": {"values": [32, 128]}}
-    row = plan.plan(sweep(parameters=sizes))["arms"]["sgd"]
-    assert row["per_batch"] == [32, 128]
+    row = plan.plan(sweep(parameters=sizes)).arms["sgd"]
+    assert row.per_batch == (32, 128)
     tokens = {"unit": "tokens", "per_trial": 12_800, "trials_per_arm": 4}
-    row = plan.plan(sweep(parameters=sizes, budget=tokens))["arms"]["sgd"]
-    assert row["grad_evals_per_trial"] == [100, 400]
+    row = plan.plan(sweep(parameters=sizes, budget=tokens)).arms["sgd"]
+    assert row.grad_evals_per_trial == [100, 400]
 
 
 def codes(**changes: Any) -> dict[str, str]:

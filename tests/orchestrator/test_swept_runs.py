@@ -102,7 +102,7 @@ def test_each_part_of_a_configuration_reaches_its_own(folder: SweepFolder) -> No
         rates = {g.get("name"): g["initial_lr"] for g in training.optimizer.param_groups}
         assert rates == {None: job.values["lr"], "biases": job.values["groups.biases.lr"]}
         assert len(training.model[0].bias) == job.values["task.width"]
-    assert seal.verify(folder)["problems"] == []
+    assert seal.verify(folder).problems == []
 
 
 @pytest.mark.slow

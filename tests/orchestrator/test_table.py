@@ -63,17 +63,17 @@ def curve(trial_id: str) -> list[tuple[float, float]]:
 
 
 def test_an_arm_for_each_value_gives_confirm_rows() -> None:
-    document = table(one_arm_each(), ask(baseline="a"), curve)
-    json.dumps(document)
-    a, b = document["rows"]
-    assert (a["value"], a["stage"], a["n"], a["mean"], a["parameters"]) == ("a", Stage.CONFIRM, 3, 2.0, {"lr": 0.2})
-    assert a["against_baseline"] is None
-    assert b["mean"] == 6.0
-    assert b["configurations"] == 2
-    assert b["columns"] == {"geometry/cv": 60.0}
-    against = b["against_baseline"]
-    assert (against["n"], against["difference"], against["ratio"], against["slowdown"]) == (3, 4.0, 3.0, 1.0)
-    assert document["varied"] == ["lr"]
+    found = table(one_arm_each(), ask(baseline="a"), curve)
+    json.dumps(found.document())
+    a, b = found.rows
+    assert (a.value, a.stage, a.n, a.mean, a.parameters) == ("a", Stage.CONFIRM, 3, 2.0, {"lr": 0.2})
+    assert a.against_baseline is None
+    assert b.mean == 6.0
+    assert b.configurations == 2
+    assert b.columns == {"geometry/cv": 60.0}
+    against = b.against_baseline
+    assert (against.n, against.difference, against.ratio, against.slowdown) == (3, 4.0, 3.0, 1.0)
+    assert found.varied == ["lr"]
 
 
 def test_within_an_arm_only_the_winner_is_confirmed_and_stages_are_not_mixed() -> None:
@@ -81,17 +81,17 @@ def test_within_an_arm_only_the_winner_is_confirmed_and_stages_are_not_mixed() -
         trial("x", Stage.TUNE, i, 0, v, kind=k, lr=0.1) for i, (k, v) in enumerate((("a", 2.0), ("b", 3.0), ("b", 2.5)))
     ]
     rows += [trial("x", Stage.CONFIRM, 0, 1000 + s, 2.2, kind="a", lr=0.1) for s in range(2)]
-    a, b = table(rows, ask(baseline="a"), curve)["rows"]
-    assert (a["stage"], a["n"]) == ("confirm", 2)
-    assert (b["stage"], b["n"], b["mean"], b["configurations"], b["interval"]) == ("tune", 1, 2.5, 2, None)
-    assert b["against_baseline"] is None
+    a, b = table(rows, ask(baseline="a"), curve).rows
+    assert (a.stage, a.n) == ("confirm", 2)
+    assert (b.stage, b.n, b.mean, b.configurations, b.interval) == ("tune", 1, 2.5, 2, None)
+    assert b.against_baseline is None
 
 
 def test_maximizing_picks_the_largest_and_optimizers_are_kept_apart() -> None:
     rows = [trial("x", Stage.TUNE, i, 0, v, kind="a", lr=v) for i, v in enumerate((0.2, 0.9, 0.5))]
     rows += [trial("y", Stage.TUNE, 0, 0, 0.7, kind="a", lr=0.1, optimizer="p")]
-    found = table(rows, ask(goal=Goal.MAXIMIZE), curve)["rows"]
-    assert [(r["optimizer"], r["mean"]) for r in found] == [("o", 0.9), ("p", 0.7)]
+    found = table(rows, ask(goal=Goal.MAXIMIZE), curve).rows
+    assert [(r.optimizer, r.mean) for r in found] == [("o", 0.9), ("p", 0.7)]
 
 
 def test_unpaired_seeds_have_no_difference() -> None:
@@ -99,12 +99,12 @@ def test_unpaired_seeds_have_no_difference() -> None:
         replace(row, result=replace(row.result, data_digest="x")) if row.job.arm == "b" else row
         for row in one_arm_each()
     ]
-    assert table(rows, ask(baseline="a"), curve)["rows"][1]["against_baseline"] is None
+    assert table(rows, ask(baseline="a"), curve).rows[1].against_baseline is None
 
 
 def test_numbers_can_be_baselines_and_what_is_not_there_is_said() -> None:
     rows = [trial("x", Stage.TUNE, i, 0, v, alpha=a) for i, (a, v) in enumerate(((0.5, 2.0), (1.0, 3.0)))]
-    assert table(rows, ask(by="alpha", baseline="0.50"), curve)["rows"][1]["against_baseline"]["difference"] == 1.0
+    assert table(rows, ask(by="alpha", baseline="0.50"), curve).rows[1].against_baseline.difference == 1.0
     with pytest.raises(Refused, match=r"'2' is not a value of alpha; available: 0.5, 1.0"):
         table(rows, ask(by="alpha", baseline="2"), curve)
     with pytest.raises(Refused, match="no trial has the parameter 'beta'; available: alpha"):
@@ -128,24 +128,24 @@ def three_studies() -> list[TrialRecord]:
 
 
 def test_studies_choose_for_themselves_and_count_once() -> None:
-    a, b = table(three_studies(), ask(baseline="a"), curve)["rows"]
-    assert (a["stage"], a["n"], a["mean"], a["configurations"]) == ("confirm", 3, 2.5, 6)
-    assert a["parameters"] == {"lr": [0.1, pytest.approx(0.3)]}
-    assert (b["against_baseline"]["n"], b["against_baseline"]["difference"]) == (3, 2.0)
-    low, high = b["against_baseline"]["interval"]
+    a, b = table(three_studies(), ask(baseline="a"), curve).rows
+    assert (a.stage, a.n, a.mean, a.configurations) == ("confirm", 3, 2.5, 6)
+    assert a.parameters == {"lr": [0.1, pytest.approx(0.3)]}
+    assert (b.against_baseline.n, b.against_baseline.difference) == (3, 2.0)
+    low, high = b.against_baseline.interval
     assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-5)  # t of 2, over 1 2 3
 
 
 def test_a_value_that_won_in_some_studies_only_is_shown_as_tuned() -> None:
     rows = [row for row in three_studies() if (row.job.arm, row.job.study, row.job.stage) != ("b", 2, Stage.CONFIRM)]
-    found = {row["value"]: row for row in table(rows, ask(baseline="a"), curve)["rows"]}
-    assert (found["a"]["stage"], found["b"]["stage"], found["b"]["n"], found["b"]["mean"]) == (
+    found = {row.value: row for row in table(rows, ask(baseline="a"), curve).rows}
+    assert (found["a"].stage, found["b"].stage, found["b"].n, found["b"].mean) == (
         "confirm",
         "tune",
         3,
         2.0,
     )
-    assert found["b"]["against_baseline"] is None
+    assert found["b"].against_baseline is None
 
 
 SWEEP = """
@@ -198,7 +198,7 @@ def test_bad_values_are_refused_with_their_place(call: Any, tmp_path: Path) -> N
 def test_what_breaks_an_outcome_constraint_is_a_row_only_where_nothing_obeys() -> None:
     trials = [t for t in one_arm_each() if t.job.stage is Stage.TUNE or t.job.arm == "a"]  # b has nothing to confirm
     broken = {(arm, 1, i): (arm, i) in {("a", 1), ("b", 0), ("b", 1)} for arm in "ab" for i in range(2)}
-    rows = {row["value"]: row for row in table(trials, ask(breaking=broken), lambda _: [])["rows"]}
-    assert (rows["a"]["mean"], rows["a"]["feasible"], rows["a"]["stage"]) == (5.0, True, Stage.TUNE)
-    assert (rows["b"]["feasible"], rows["b"]["configurations"]) == (False, 2)
-    assert all("feasible" not in row for row in table(trials, ask(), lambda _: [])["rows"])
+    rows = {row.value: row for row in table(trials, ask(breaking=broken), lambda _: []).rows}
+    assert (rows["a"].mean, rows["a"].feasible, rows["a"].stage) == (5.0, True, Stage.TUNE)
+    assert (rows["b"].feasible, rows["b"].configurations) == (False, 2)
+    assert all("feasible" not in row for row in table(trials, ask(), lambda _: []).document()["rows"])

@@ -79,10 +79,10 @@ def test_equal_steps_give_the_dearer_optimizer_more_gradients(tmp_path: Path, st
     assert document.budget == "8 steps"
     assert "at 8 steps each" in sentence(document.pairs[0], document.metric)
     assert {t.result.metrics["cost/steps"] for t in results.ended_trials(folder)} == {8.0}
-    assert seal.verify(folder)["intact"]
-    rows = plan.plan(sweep_file.loads(text))["arms"]
-    assert (rows["sgd"]["steps"], rows["sam"]["steps"]) == (8, 8)
-    assert (rows["sgd"]["grad_evals_per_trial"], rows["sam"]["grad_evals_per_trial"]) == (8, 16)
+    assert seal.verify(folder).intact
+    rows = plan.plan(sweep_file.loads(text)).arms
+    assert (rows["sgd"].steps, rows["sam"].steps) == (8, 8)
+    assert (rows["sgd"].grad_evals_per_trial, rows["sam"].grad_evals_per_trial) == (8, 16)
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_tokens_are_batches(tmp_path: Path) -> None:
     assert budgets(folder) == {"sgd": {8.5}, "sam": {8.5}}
     document = answer(Evidence(folder))
     assert "at 136 examples each" in sentence(document.pairs[0], document.metric)
-    assert seal.verify(folder)["intact"]
+    assert seal.verify(folder).intact
     sealed = json.loads((folder.path / "seal.json").read_text())
     assert sealed["content"]["tokens_per_batch"] == 16
 
@@ -158,7 +158,7 @@ def test_seconds_are_measured_once_and_kept(tmp_path: Path) -> None:
     assert folder.sweep_id == identity == model.sweep_id(pace.filled(definition, kept))
     assert pace.calibrated(definition, folder) == pace.filled(definition, kept)
     assert read_json(folder.path / "resolved.json")["plan"]["arms"]["sgd"]["grad_evals_per_trial"] is None
-    assert seal.verify(folder)["intact"]
+    assert seal.verify(folder).intact
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path) -> 
     folder = calibrate(definition, tmp_path, text, sgd=24.0, sam=16.0)
     run(tmp_path, text, cache=False)
     assert budgets(folder) == {"sgd": {24.0}, "sam": {16.0}}
-    assert seal.verify(folder)["intact"]
+    assert seal.verify(folder).intact
     evidence = Evidence(folder)
     for arm, seconds in (("sgd", 31.5), ("sam", 28.5)):
         evidence.trials.loc[evidence.trials["arm"] == arm, "seconds"] = seconds
@@ -185,7 +185,7 @@ def test_another_machine_goes_on_with_the_first_ones_figures(tmp_path: Path) -> 
     assert "30 seconds each" in caption
     assert "calibrated to within 10%" in caption
     calibrate(definition, tmp_path, text, sgd=25.0, sam=16.0)
-    problems = seal.verify(folder)["problems"]
+    problems = seal.verify(folder).problems
     assert len(problems) == sum(t.job.arm == "sgd" for t in results.ended_trials(folder))
     assert "its budget 24 is not the sealed 25" in problems[0]
 

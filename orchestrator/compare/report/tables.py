@@ -15,7 +15,7 @@ import pandas as pd
 
 from orchestrator.compare.answer import shown
 from orchestrator.compare.evidence import Evidence, numeric, words
-from orchestrator.compare.tuning import summary
+from orchestrator.compare.tuning import Kills, Rung, summary
 from orchestrator.definition.states import Stage, State
 from orchestrator.protocol import flops
 from orchestrator.statistics.intervals import cut_words, interval_text, summarize
@@ -61,7 +61,7 @@ def arms(evidence: Evidence) -> list[dict[str, str]]:
             del row[spent]
         row["s / trial"] = f"{each['seconds'].mean():.3g}" if each["seconds"].any() else "-"
         row["FLOPs / trial"] = f"{counted[arm]:.3g}" if arm in counted else "-"
-        row["spent in all"] = f"{tuned[arm]['grad_evals']:,.0f}"
+        row["spent in all"] = f"{tuned[arm].grad_evals:,.0f}"
         row["chosen"] = chosen_words(evidence, arm) or "nothing trained to the end"
         rows.append(row)
     return rows
@@ -209,58 +209,58 @@ def tuning(evidence: Evidence) -> list[dict[str, str]]:
     rows, several = [], evidence.studies > 1
     found = summary(evidence)
     for arm, s in sorted(found.items(), key=lambda item: item[0] == evidence.twin):
-        t = s["tunability"] or {}
+        t = s.tunability or {}
         rows.append(
             {
                 "arm": arm,
-                "configurations": f"{s['configurations']}" + (f" in {evidence.studies} studies" if several else ""),
-                "best on the seeds that chose" if evidence.imported else "best in search": _number(s["best_tune"]),
-                "optimism gap": "-" if s["optimism"] is None else f"{s['optimism']:+.3g}",
+                "configurations": f"{s.configurations}" + (f" in {evidence.studies} studies" if several else ""),
+                "best on the seeds that chose" if evidence.imported else "best in search": _number(s.best_tune),
+                "optimism gap": "-" if s.optimism is None else f"{s.optimism:+.3g}",
                 "tunability early / uniform / peak": " / ".join(_number(t[k]) for k in TUNABILITY) if t else "-",
-                "usable width (decades)": ", ".join(f"{k} {v:.2f}" for k, v in s["widths"].items()) or "-",
-                "at an edge": ", ".join(f"{e.parameter} ({e})" for e in s["edges"]) or "none",
-                "diverged": f"{s['diverged']} of {s['trials']}",
-                "failed": str(s["failed"]),
-                "pruned": str(s["pruned"]),
+                "usable width (decades)": ", ".join(f"{k} {v:.2f}" for k, v in s.widths.items()) or "-",
+                "at an edge": ", ".join(f"{e.parameter} ({e})" for e in s.edges) or "none",
+                "diverged": f"{s.diverged} of {s.trials}",
+                "failed": str(s.failed),
+                "pruned": str(s.pruned),
             }
         )
     return rows
 
 
-def rungs(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+def rungs(found: Iterable[Rung]) -> list[dict[str, str]]:
     """The pruning audit."""
     return [
         {
-            "arm": r["arm"],
-            "at share of budget": f"{r['share']:.0%}",
-            "trials": f"{r['trials']:.3g}" + (f" in each of {r['studies']} studies" if r["studies"] > 1 else ""),
-            "Kendall tau with the end": "-" if r["tau"] != r["tau"] else f"{r['tau']:+.2f}",
-            "final winner stood": f"{r['winner_stood']:.3g} of {r['trials']:.3g}",
+            "arm": r.arm,
+            "at share of budget": f"{r.share:.0%}",
+            "trials": f"{r.trials:.3g}" + (f" in each of {r.studies} studies" if r.studies > 1 else ""),
+            "Kendall tau with the end": "-" if r.tau != r.tau else f"{r.tau:+.2f}",
+            "final winner stood": f"{r.winner_stood:.3g} of {r.trials:.3g}",
             "survives eta 3": _survives(r),
         }
         for r in found
     ]
 
 
-def _survives(rung: Mapping[str, Any]) -> str:
-    if rung["would_survive"]:
+def _survives(rung: Rung) -> str:
+    if rung.survived == rung.studies:
         return "yes"
-    if rung["studies"] > 1:
-        died = rung["studies"] - rung["survived"]
-        return f"no: in {died} of {rung['studies']} studies the winner would have been stopped"
+    if rung.studies > 1:
+        died = rung.studies - rung.survived
+        return f"no: in {died} of {rung.studies} studies the winner would have been stopped"
     return "no: the winner would have been stopped"
 
 
-def kills(found: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+def kills(found: Iterable[Kills]) -> list[dict[str, str]]:
     """False kills among the stopped trials that were finished for the audit."""
     return [
         {
-            "arm": k["arm"],
-            "pruned": str(k["pruned"]),
-            "finished for the audit": str(k["audited"]),
-            "would have won": str(k["false"]),
-            "false-kill rate [95 %]": f"{k['false'] / k['audited']:.2f} [{k['low']:.2f}, {k['high']:.2f}]"
-            if k["audited"]
+            "arm": k.arm,
+            "pruned": str(k.pruned),
+            "finished for the audit": str(k.audited),
+            "would have won": str(k.false),
+            "false-kill rate [95 %]": f"{k.false / k.audited:.2f} [{k.low:.2f}, {k.high:.2f}]"
+            if k.audited
             else "unknown: none was finished",
         }
         for k in found

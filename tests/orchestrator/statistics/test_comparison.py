@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator.definition.racing import Raced
 from orchestrator.statistics.comparison import compare
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.same_task import Choice
@@ -176,8 +177,8 @@ def test_pairing_is_proved_for_every_study() -> None:
 def test_an_arm_that_a_race_stopped_has_the_first_studies() -> None:
     t = table({"base": 0.8, "bad": 0.5, "good": 0.9})
     dropped = where(t, arm="bad", stage="confirm") & (t["study"] > 6)
-    stopped = {"bad": {"studies": 6, "seeds": 12, "reason": "behind base after 6 studies"}}
-    race = {"looks": [6], "stopped": stopped}
+    lost = {"against": "base", "p": 0.01, "below": 0.02, "reason": "behind base after 6 studies"}
+    race = Raced.of({"looks": [6], "taken": 1, "stopped": {"bad": {"arm": "bad", "seeds": 12, "studies": 6, **lost}}})
     document = compare(t[~dropped], **QUESTION, race=race)
     assert {(p.a, p.b): p.n for p in document.pairs} == {
         ("bad", "base"): 6, ("bad", "good"): 6, ("base", "good"): 8,
