@@ -32,7 +32,8 @@ from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import learn, open_arms, reopen
 from orchestrator.statistics.intervals import bounds_of, summarize
 from orchestrator.storage import disk, ending, waiting
-from orchestrator.storage.folder import SweepFolder, write_atomic
+from orchestrator.storage.documents import write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.lease import LAST
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.storage.periodic import periodic

@@ -29,7 +29,8 @@ from orchestrator.definition.task_record import Declares
 from orchestrator.protocol import seal
 from orchestrator.statistics.intervals import bounds_of
 from orchestrator.statistics.pairing import Unit
-from orchestrator.storage.folder import SweepFolder, reading
+from orchestrator.storage.documents import reading
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.counted import counted
 from orchestrator.trial.lineage import describe
 from orchestrator.trial.record import TrialRecord

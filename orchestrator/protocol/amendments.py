@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.documents import reading
 from orchestrator.storage.errors import Damaged
-from orchestrator.storage.folder import SweepFolder, reading
+from orchestrator.storage.folder import SweepFolder
 
 NAME = "amendments.jsonl"
 

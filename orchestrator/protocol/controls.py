@@ -23,7 +23,8 @@ from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit
 from orchestrator.protocol.errors import ControlFailed
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.documents import read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder
 from trainables.ramp import Ramp
 
 STEPS, PLAIN = 12, Parts()

@@ -25,7 +25,8 @@ from orchestrator.protocol import sealed
 from orchestrator.protocol.amendments import amend, amendments, lines, now
 from orchestrator.statistics import spending
 from orchestrator.statistics.verdict import Looks, Settled
-from orchestrator.storage.folder import SweepFolder, write_atomic
+from orchestrator.storage.documents import write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.object_store import StoreError
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.trial.trial_id import TrialId

@@ -26,7 +26,8 @@ from dataclasses import replace
 import optim_core
 from orchestrator.definition.isolated import isolated
 from orchestrator.definition.states import Stage, State
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.documents import read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import TrialRecord
 

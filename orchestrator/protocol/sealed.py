@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from orchestrator.storage.folder import SweepFolder, read_json, reading, write_atomic
+from orchestrator.storage.documents import read_json, reading, write_atomic
+from orchestrator.storage.folder import SweepFolder
 
 NAME, SCHEMA = "seal.json", "geosweep/seal/1"
 

@@ -14,8 +14,9 @@ from orchestrator.definition.resolved import Resolved
 from orchestrator.definition.states import Stage, State, SweepState
 from orchestrator.protocol import seal
 from orchestrator.storage import ending, waiting
+from orchestrator.storage.documents import read_json
 from orchestrator.storage.ending import Ending
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.outcome import SweepOutcome
 from orchestrator.storage.waiting import Waiting
 from orchestrator.trial import noticed

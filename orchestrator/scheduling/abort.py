@@ -19,7 +19,8 @@ from pathlib import Path
 from orchestrator.definition.model import Spec
 from orchestrator.definition.program_keys import filled
 from orchestrator.definition.states import State
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.documents import read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.provenance import provenance
 from orchestrator.trial import source
 from orchestrator.trial.job import Job, Report, Result

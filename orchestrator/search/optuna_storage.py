@@ -13,8 +13,8 @@ from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 
 from orchestrator.definition.errors import UsageError
 from orchestrator.search.away import START_S, first_line, is_away, patiently
+from orchestrator.storage.documents import reading
 from orchestrator.storage.errors import Unreachable
-from orchestrator.storage.folder import reading
 
 NAMED = "name one as postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (pip install 'geosweep[cluster]')"
 

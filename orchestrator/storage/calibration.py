@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.documents import read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder
 
 FILE = "calibration.json"
 

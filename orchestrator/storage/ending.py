@@ -14,7 +14,8 @@ from typing import Any
 
 from orchestrator.definition.passwords import without_passwords
 from orchestrator.storage import disk
-from orchestrator.storage.folder import SweepFolder, read_json, write_atomic
+from orchestrator.storage.documents import read_json, write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.object_store import StoreError
 
 NAME = "ending.json"

@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from orchestrator.definition import places, resolved
 from orchestrator.definition.resolved import Resolved
-from orchestrator.storage import object_store, whole
+from orchestrator.storage import object_store
+from orchestrator.storage.documents import read_json, reading, write_atomic
 from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
@@ -41,44 +41,6 @@ PATIENCE_S, NAMED_S, POLL_S = 60.0, 0.2, 0.02
 """How long to wait for the lock of a sweep: a holder without a name has it only for a moment."""
 
 USUAL_ROOT = "runs"
-
-
-def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` so that `path` holds either the old or the complete new content; `durable`: also after a power
-    failure.
-    """
-    whole.write({path: text}, durable=durable)
-
-
-def read_json(path: Path, kind: type | tuple[type, ...] = dict) -> Any | None:
-    """The JSON document at `path`, or None if there is none (or an empty file, after a power failure). Raises
-    Damaged for another `kind` of document, too.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if text else None
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise Damaged(path, "not UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise Damaged(path, f"not JSON ({error})") from None
-    if found is not None and not isinstance(found, kind):
-        raise Damaged(path, f"it holds {found!r:.80}")
-    return found
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Damaged where the content of `path` lacks what the code in the context looks for, or has it of another type."""
-    try:
-        yield
-    except Damaged:
-        raise
-    except KeyError as error:
-        raise Damaged(path, f"it lacks {error}") from None
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise Damaged(path, str(error)) from None
 
 
 @dataclass(frozen=True)

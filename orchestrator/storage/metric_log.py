@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.folder import write_atomic
+from orchestrator.storage.documents import write_atomic
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 
 from orchestrator.definition.states import SweepState
-from orchestrator.storage.folder import SweepFolder, read_json, reading, write_atomic
+from orchestrator.storage.documents import read_json, reading, write_atomic
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.lease import LAST
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from orchestrator.definition.racing import Raced
-from orchestrator.storage.folder import SweepFolder, read_json, reading, write_atomic
+from orchestrator.storage.documents import read_json, reading, write_atomic
+from orchestrator.storage.folder import SweepFolder
 
 
 def read(folder: SweepFolder) -> Raced | None:

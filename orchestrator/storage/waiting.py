@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from orchestrator.storage.folder import SweepFolder, read_json, reading, write_atomic
+from orchestrator.storage.documents import read_json, reading, write_atomic
+from orchestrator.storage.folder import SweepFolder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ from typing import Any
 
 import trainables
 from orchestrator.definition import opened
+from orchestrator.storage.documents import write_atomic
 from orchestrator.storage.errors import Damaged
-from orchestrator.storage.folder import write_atomic
 from orchestrator.trial import source
 from orchestrator.trial.job import Job
 from orchestrator.trial.record import read_result

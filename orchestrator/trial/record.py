@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.definition.states import Goal, Stage, State
+from orchestrator.storage.documents import read_json, write_atomic
 from orchestrator.storage.errors import Damaged
-from orchestrator.storage.folder import read_json, write_atomic
 from orchestrator.trial.job import Job, Result, Stopped
 
 JOB, RESULT = "trial.json", "result.json"

@@ -30,7 +30,8 @@ from orchestrator.definition import sweep_file
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.reconcile import reconcile
 from orchestrator.search.optuna_storage import storage
-from orchestrator.storage.folder import SweepFolder, find, read_json
+from orchestrator.storage.documents import read_json
+from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.tracking.base import NoTracker
 from orchestrator.tracking.mlflow import MlflowTracker

@@ -19,7 +19,8 @@ from orchestrator.definition.stopping_rule import Rule, rungs
 from orchestrator.scheduling.population import Population, Space
 from orchestrator.scheduling.studies import open_arms
 from orchestrator.search.base import Configuration
-from orchestrator.storage.folder import SweepFolder, find, read_json
+from orchestrator.storage.documents import read_json
+from orchestrator.storage.folder import SweepFolder, find
 from orchestrator.storage.metric_log import MetricLog
 from orchestrator.trial.job import Job
 from orchestrator.trial.lineage import describe

@@ -24,7 +24,8 @@ from orchestrator.protocol import seal
 from orchestrator.scheduling.race import Race, signed_rank
 from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import race_lines
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.documents import read_json
+from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.interleaved import Interleaved
 from tests.swept import swept
 

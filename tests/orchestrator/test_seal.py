@@ -18,7 +18,8 @@ from orchestrator.definition.errors import SpecError
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import controls, seal
 from orchestrator.statistics.pairing import Refused
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.documents import read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 from tests.swept import swept

@@ -14,7 +14,8 @@ from orchestrator.definition import model, sweep_file
 from orchestrator.definition.states import SweepState
 from orchestrator.protocol import seal
 from orchestrator.scheduling.studies import open_arms
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.documents import read_json
+from orchestrator.storage.folder import SweepFolder
 from tests.orchestrator.interleaved import Dies, Interleaved
 from tests.orchestrator.sweep_files import sweep_text
 from tests.swept import ran

@@ -29,7 +29,8 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import sentence
 from orchestrator.storage import calibration
 from orchestrator.storage.calibration import Calibrated
-from orchestrator.storage.folder import SweepFolder, read_json
+from orchestrator.storage.documents import read_json
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.tracking.base import NoTracker
 from tests.orchestrator.sweep_files import sweep_text
 from tests.swept import ran

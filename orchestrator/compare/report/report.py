@@ -27,7 +27,7 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage import whole
-from orchestrator.storage.folder import read_json
+from orchestrator.storage.documents import read_json
 from orchestrator.trial import noticed
 
 OF_STUDIES = ("noise", "studies")

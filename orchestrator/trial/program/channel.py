@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.folder import write_atomic
+from orchestrator.storage.documents import write_atomic
 
 COUNTS = struct.Struct("<QQd")
 VARIABLE = "GEOSWEEP_TRIAL"

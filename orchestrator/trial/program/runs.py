@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.folder import read_json, write_atomic
+from orchestrator.storage.documents import read_json, write_atomic
 from orchestrator.trial.program.proof import Shown
 from orchestrator.trial.program.sources import matching
 
