@@ -28,7 +28,7 @@ from orchestrator.scheduling import abort
 from orchestrator.scheduling.callbacks import Callback
 from orchestrator.scheduling.conductor import SweepConductor
 from orchestrator.scheduling.studies import check_sampler, teachers
-from orchestrator.scheduling.waiting import clock
+from orchestrator.scheduling.waiting import gave_up
 from orchestrator.storage import disk, ending, object_store, raced
 from orchestrator.storage.errors import NoWorkers
 from orchestrator.storage.folder import SweepFolder
@@ -162,7 +162,7 @@ def launch(
     if ended.refusal:
         raise TrialsFailed(ended.refusal)
     if ended.conductor.stopped_by == "wait":
-        raise NoWorkers(no_workers(spec, ended.conductor))
+        raise NoWorkers(gave_up(spec.resources, ended.conductor.remaining))
     left = ended.state is not SweepState.DONE and bool(ended.conductor.remaining)
     return Launched(spec=spec, folder=folder, state=ended.state, unfinished=left)
 
@@ -175,8 +175,7 @@ def _rehearse(spec: Spec, text: str, root: Path, options: Options, say: Say) -> 
     if foreign:
         check_sampler(spec, text)
     if here:
-        found = rehearsal.rehearse(spec, text, give_up=options.give_up)
-        for line in (*([found.left_out] if found.left_out else []), *found.notes):
+        for line in rehearsal.rehearse(spec, text, give_up=options.give_up).lines:
             say(line)
 
 
@@ -235,16 +234,6 @@ def check_place(spec: Spec, root: Path, options: Options, say: Say) -> None:
             f"--root {uri}: an object store cannot hold an MLflow store; name a server with --tracking-uri "
             "(MLFLOW_TRACKING_URI), or give --no-tracking"
         )
-
-
-def no_workers(spec: Spec, conductor: SweepConductor) -> str:
-    """The message for a sweep that gave up waiting for workers."""
-    r, gpu = spec.resources, f" and {spec.resources.gpu:g} GPU" if spec.resources.gpu else ""
-    return (
-        f"no worker was available for {clock(r.wait)} (resources.wait; not charged to the budget); "
-        f"{conductor.remaining} trials are waiting, each for {r.cpu * r.processes} CPU{gpu}. Run it again once the "
-        "cluster has capacity; it continues"
-    )
 
 
 def check_budget(folder: SweepFolder) -> None:

@@ -71,6 +71,11 @@ class Rehearsed(NamedTuple):
     notes: tuple[str, ...] = ()
     """What trials will not do as promised, each with its place in the file."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All of it."""
+        return (self.left_out, *self.notes) if self.left_out else self.notes
+
 
 def rehearse(
     spec: Spec, text: str, limit_s: float = LIMIT_S, give_up: Callable[[SpecError], NoReturn] | None = None

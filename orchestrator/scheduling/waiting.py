@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from orchestrator.definition.model import ResourcesSpec
 from orchestrator.scheduling.arm_study import ArmStudy
 from orchestrator.storage.waiting import Waiting
 
@@ -61,6 +62,16 @@ def reason(arm: ArmStudy, *, stopped_by: str, racing: bool, running: int) -> str
 def without(seconds: float) -> str:
     """How long there has been no worker; empty for the first seconds."""
     return f"waiting for workers for {clock(seconds)}, not charged" if seconds >= SAID_S else ""
+
+
+def gave_up(resources: ResourcesSpec, trials: int) -> str:
+    """What to say where so many trials are left and no worker came within `resources.wait`."""
+    gpu = f" and {resources.gpu:g} GPU" if resources.gpu else ""
+    return (
+        f"no worker was available for {clock(resources.wait)} (resources.wait; not charged to the budget); "
+        f"{trials} trials are waiting, each for {resources.cpu * resources.processes} CPU{gpu}. Run it again once the "
+        "cluster has capacity; it continues"
+    )
 
 
 def clock(seconds: float) -> str:
