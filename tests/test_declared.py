@@ -17,7 +17,6 @@ ORDINARY = {
     "base": "the base of a logarithm, an argument of Ray Tune's",
     "beta": "a distribution of W&B",
     "direction": "an option of Optuna's command",
-    "floor": "the smallest p value of a design",
     "tokens": "a unit of the budget",
     "warm_start": "a section of sweep files: sweeps whose results the search begins with",
     "workers": "a section of sweep files: processes that train one model together",
