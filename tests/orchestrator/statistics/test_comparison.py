@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from orchestrator.definition.racing import Raced
 from orchestrator.statistics.comparison import compare
-from orchestrator.statistics.pairing import Refused
+from orchestrator.statistics.pairing import IN_GRAD_EVALS, Refused
 from orchestrator.statistics.same_task import Choice
 from orchestrator.statistics.sentences import headline, notes, sentence, too_few
 
@@ -161,6 +162,20 @@ def test_diverged_trials_count_with_the_worst_value() -> None:
     assert document.pairs[0].outperforms == 6 / 8  # behind in study 2 and, by the mean, in study 4
     assert "Study 2 of arm sam diverged entirely." in notes(document)
     assert "3 of 16 confirm trials of arm sam diverged; each counts as m 0." in notes(compare(t, **QUESTION))
+
+
+def test_an_arm_that_overran_its_budget_is_named() -> None:
+    """Its steps cost more than its optimizer declares: not what whole steps leave over."""
+    t = table({"sgd": 0.8, "search": 0.9})
+    t.loc[t["arm"] == "search", "grad_evals"] = 110.0
+    given = replace(IN_GRAD_EVALS, given=100.0, left=lambda: {"sgd": 1.0, "search": 1.0})
+    with pytest.raises(
+        Refused, match=r"search 110, sgd 100 .*; search spent more than the 100 given: a step must cost"
+    ):
+        compare(t, **QUESTION, parity=given)
+    t.loc[t["arm"] == "search", "grad_evals"] = 90.0
+    with pytest.raises(Refused, match=r"search 90, sgd 100 \(gradient evaluations\)$"):
+        compare(t, **QUESTION, parity=given)
 
 
 def test_pairing_is_proved_for_every_study() -> None:
