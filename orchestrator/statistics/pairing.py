@@ -218,7 +218,7 @@ def _same_budget(confirm: pd.DataFrame, parity: Parity) -> list[str]:
                 f"Trials take whole steps, so of {parity.given:g} {parity.words} the arms spent {named}, {apart} "
                 "apart; a budget that is a multiple of every arm's cost per step avoids this."
             ]
-        over = [arm for arm, mean in means.items() if 0 < (1 + parity.within) * parity.given < mean]
+        over = [str(arm) for arm, mean in means.items() if 0 < (1 + parity.within) * parity.given < mean]
         why = (
             f"; {' and '.join(over)} spent more than the {parity.given:g} given: a step must cost no more than the "
             "optimizer declares (GRAD_EVALS)"
