@@ -383,8 +383,7 @@ def _summarize_run(spec: Spec, folder: SweepFolder, conductor: SweepConductor, s
     """Report trials that were reused or skipped, and the cost of strict replay."""
     for line in noticed.reused_words(noticed.reused(results.ended_trials(folder))):
         say(line)
-    race = raced.read(folder)
-    for arm, one in race.stopped.items() if race else ():
+    for arm, one in race.stopped.items() if (race := raced.read(folder)) else ():
         say(f"the race stopped {arm}: {one.reason}")
     if spec.method.replay == "strict":
         all_s = conductor.workers * (time.monotonic() - conductor.pace_from) if conductor.pace_from else 0.0

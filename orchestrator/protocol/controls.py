@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optim_core
@@ -23,7 +23,7 @@ from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import Parts, split
 from orchestrator.definition.space import from_unit
 from orchestrator.protocol.errors import ControlFailed
-from orchestrator.storage.documents import read_json, write_atomic
+from orchestrator.storage.documents import read_json, reading, write_atomic
 from orchestrator.storage.folder import SweepFolder
 from trainables.ramp import Ramp
 
@@ -40,6 +40,22 @@ class Case:
     twin_parameters: Mapping[str, Any]
     parts: Parts
     """Task and training of both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How far a control's runs were from their twins."""
+
+    control: str
+    arm: str
+    says: str
+    """What should hold."""
+    cases: int
+    steps: int
+    deviation: float
+    """The largest over the cases."""
+    tolerance: float
+    passed: bool
 
 
 def cases(arm: ArmSpec, limit: Limit) -> Iterator[Case]:
@@ -60,9 +76,9 @@ def check(spec: Spec, folder: SweepFolder) -> None:
     """Run the sweep's controls unless they already ran; keep the outcome in controls.json. Raises ControlFailed."""
     if not spec.controls:
         return
-    kept = read_json(folder.path / "controls.json") or {"rows": []}
-    if {row["control"] for row in kept["rows"]} != set(spec.controls):
-        kept = {"schema": "geosweep/controls/1", "sweep_id": folder.sweep_id, "rows": list(measure(spec))}
+    if {one.control for one in read(folder)} != set(spec.controls):
+        rows = [asdict(one) for one in measure(spec)]
+        kept = {"schema": "geosweep/controls/1", "sweep_id": folder.sweep_id, "rows": rows}
         write_atomic(folder.path / "controls.json", json.dumps(kept, indent=1))
     bad = failed(folder)
     if bad:
@@ -73,17 +89,23 @@ def check(spec: Spec, folder: SweepFolder) -> None:
 
 def failed(folder: SweepFolder) -> list[str]:
     """A sentence for each failed control; empty if all passed or none was requested."""
-    rows = (read_json(folder.path / "controls.json") or {"rows": []})["rows"]
     return [
-        f"control {r['control']} failed in arm {r['arm']}: {r['says']}, but the weights are {r['deviation']:.2g} apart "
-        f"(allowed {r['tolerance']:g})"
-        for r in rows
-        if not r["passed"]
+        f"control {one.control} failed in arm {one.arm}: {one.says}, but the weights are {one.deviation:.2g} apart "
+        f"(allowed {one.tolerance:g})"
+        for one in read(folder)
+        if not one.passed
     ]
 
 
-def measure(spec: Spec) -> Iterator[dict[str, Any]]:
-    """One row for each control and arm: the largest deviation over its cases."""
+def read(folder: SweepFolder) -> list[Measured]:
+    """The controls that ran; none if none was requested. Raises Damaged."""
+    path = folder.path / "controls.json"
+    with reading(path):
+        return [Measured(**row) for row in (read_json(path) or {"rows": []})["rows"]]
+
+
+def measure(spec: Spec) -> Iterator[Measured]:
+    """One for each control and arm."""
     for name in spec.controls:
         for arm in spec.arms.values():
             declared = limits(name, arm.optimizer)
@@ -91,16 +113,16 @@ def measure(spec: Spec) -> Iterator[dict[str, Any]]:
             if not found or (control := declared[0].control) is None:
                 continue
             worst = max(deviation(spec, case) for case in found)
-            yield {
-                "control": name,
-                "arm": arm.name,
-                "says": control.says,
-                "cases": len(found),
-                "steps": STEPS,
-                "deviation": worst,
-                "tolerance": control.tolerance,
-                "passed": bool(worst <= control.tolerance),
-            }
+            yield Measured(
+                control=name,
+                arm=arm.name,
+                says=control.says,
+                cases=len(found),
+                steps=STEPS,
+                deviation=worst,
+                tolerance=control.tolerance,
+                passed=bool(worst <= control.tolerance),
+            )
 
 
 def deviation(spec: Spec, case: Case) -> float:

@@ -165,14 +165,14 @@ def test_controls_hold_for_what_we_ship() -> None:
     definition = sweep_file.loads(CONTROLLED.replace("OPTIMIZER", "sam"))
     assert definition.controls == ("sgd_under_rotation", "identity_rotation", "sam_radius_0", "frozen_preconditioner")
     rows = list(controls.measure(definition))
-    assert [(r["control"], r["arm"], r["cases"]) for r in rows] == [
+    assert [(r.control, r.arm, r.cases) for r in rows] == [
         ("sgd_under_rotation", "rotated", 3),
         ("identity_rotation", "rotated", 1),
         ("sam_radius_0", "climbing", 1),
         ("frozen_preconditioner", "learning", 1),
     ]
-    assert all(r["passed"] for r in rows), rows
-    assert rows[2]["deviation"] == 0.0
+    assert all(r.passed for r in rows), rows
+    assert rows[2].deviation == 0.0
 
 
 def test_a_planted_bug_stops_the_sweep_before_it_spends_anything(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_user_declares_a_control() -> None:
     text = CONTROLLED.replace("OPTIMIZER, parameters: {lr: 0.01, sam_radius: 0.1}", "tests.tasks.Signed")
     definition = sweep_file.loads(text.replace("controls: auto", "controls: [unsigned]"))
     (row,) = controls.measure(definition)
-    assert (row["control"], row["arm"], row["deviation"]) == ("unsigned", "climbing", 0.0)
+    assert (row.control, row.arm, row.deviation) == ("unsigned", "climbing", 0.0)
 
 
 @pytest.mark.parametrize(

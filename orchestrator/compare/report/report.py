@@ -27,7 +27,6 @@ from orchestrator.statistics.pairing import Refused
 from orchestrator.statistics.sentences import headline, notes, sentence
 from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage import whole
-from orchestrator.storage.documents import read_json
 from orchestrator.trial import noticed
 
 OF_STUDIES = ("noise", "studies")
@@ -153,7 +152,7 @@ def _badges(evidence: Evidence, stamps: Sequence[str]) -> list[Badge]:
         badges.append(Badge(kind="good", text=f"sealed before the first trial: {sealed[:12]}"))
     waived = evidence.analysis.waive
     badges += [Badge(kind="warn", text=f"{code} waived: {why}") for code, why in waived.items()]
-    rows = (read_json(evidence.folder.path / "controls.json") or {"rows": []})["rows"]
+    rows = controls.read(evidence.folder)
     if rows and controls.failed(evidence.folder):
         badges.append(Badge(kind="bad", text="a control failed"))
     elif rows:
