@@ -304,7 +304,7 @@ def _trial_problems(folder: SweepFolder, sealed: Seal) -> Iterator[str]:
     if broken:
         yield "witness.jsonl was edited: its chain of digests is broken"
     newest = {line["trial_id"]: line["digest"] for line in lines}
-    for trial_id in newest.keys() - retries.waiting(folder):
+    for trial_id in sorted(newest.keys() - retries.waiting(folder)):
         expected = newest[trial_id]
         if not (folder.trial(trial_id) / "result.json").exists():
             yield f"{trial_id}: its result was removed"

@@ -102,6 +102,14 @@ def test_a_removed_result_and_a_rewritten_witness_show(finished: SweepFolder) ->
     assert "its chain of digests is broken" in seal.verify(folder).problems[0]
 
 
+def test_problems_come_in_the_order_of_trials(finished: SweepFolder) -> None:
+    for path in finished.path.glob("trials/*/result.json"):
+        path.unlink()
+    problems = seal.verify(finished).problems
+    assert len(problems) > 4
+    assert problems == sorted(problems)
+
+
 @pytest.mark.slow
 def test_another_analysis_is_allowed_and_stamped(tmp_path: Path) -> None:
     folder = run(tmp_path, "\nanalysis: {margin: 0.5}\n")
