@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tasks import Fit
-from trainables.task_class import Model
+from trainables.task_class import Batch, Model
 
 
 class Kept(torch.optim.Optimizer):
@@ -96,3 +97,13 @@ class Moody(Fit):
         """Linear."""
         torch.manual_seed(seed + next(EVER))
         return nn.Linear(4, 4)
+
+
+class Waiting(Fit):
+    """Its third batch takes ten minutes."""
+
+    def batch(self, seed: int, index: int) -> Batch:
+        """A batch, sooner or later."""
+        if index == 2:
+            time.sleep(600)
+        return super().batch(seed, index)

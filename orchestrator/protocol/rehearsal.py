@@ -46,7 +46,9 @@ from trainables.metrics import replaced
 from trainables.ramp import Ramp
 from trainables.task_class import Task
 
-LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, QUICK_S, ENDLESS = 30.0, 0.5, 5.0, 0.05, 0.5, 0.5, 1e9
+LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 5.0, 0.05, 0.5, 1e9
+QUICK_S, RESUME_S = 0.5, 3.0
+"""A first step that is quick enough to try more, and the longest that this may take for an arm."""
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
@@ -154,6 +156,8 @@ class _Rehearsal:
     def _resume(self, until: float) -> None:
         """Try whether the user's own optimizers, and task, go on from a checkpoint; one that all arms share, once."""
         task = self._spec.task.name
+        if threading.current_thread() is not threading.main_thread():
+            return  # where nothing could end a later step that hangs
         for name, corner in self._quick.items():
             arm = corner.arm
             alone = self.lost or name != next(iter(self._quick))
@@ -166,7 +170,7 @@ class _Rehearsal:
             def begin(task_: Task | None, corner: _Corner = corner, parameters: Any = parameters) -> Training:
                 return _training(self._spec, corner, task_ or built.build(task, parameters))
 
-            with contextlib.suppress(Exception, SystemExit):  # a trial will tell
+            with contextlib.suppress(Exception, SystemExit, _TimeUp), _alarm(RESUME_S):  # a trial will tell of others
                 if said := resuming.lost(begin, arm.optimizer, task):
                     self.lost[name] = said
 
@@ -297,7 +301,7 @@ def _descriptors_away() -> Iterator[None]:
 @contextlib.contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
     """_TimeUp after so many seconds, whatever the task is waiting for; in another thread than the main one no alarm."""
-    others = signal.getitimer(signal.ITIMER_REAL)[0]
+    others, again = signal.getitimer(signal.ITIMER_REAL)
     if threading.current_thread() is not threading.main_thread() or 0 < others < seconds:
         yield
         return
@@ -313,4 +317,4 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if others:  # another timer keeps running
-            signal.setitimer(signal.ITIMER_REAL, max(1e-3, others - (time.monotonic() - began)))
+            signal.setitimer(signal.ITIMER_REAL, max(1e-3, others - (time.monotonic() - began)), again)

@@ -20,7 +20,7 @@ from trainables.gradient import modules_of
 from trainables.loop import Diverged, Training
 from trainables.task_class import Task
 
-BEFORE, AFTER = 3, 3
+BEFORE, AFTER = 2, 2
 """Optimizer steps up to the checkpoint, and from it on."""
 
 Begin = Callable[[Task | None], Training]

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.definition import sweep_file
+from orchestrator.protocol import rehearsal
 from orchestrator.protocol.rehearsal import rehearse
 from tests.orchestrator.sweep_files import sweep_text
 from tests.verbs import Called
 
-ATTRIBUTE = "keeps state that no checkpoint holds: 3 steps after one"
+ATTRIBUTE = "keeps state that no checkpoint holds: 2 steps after one"
 
 
 def text_of(task: str, *arms: str) -> str:
@@ -65,3 +66,8 @@ def test_validate_is_still_valid(call: Callable[..., Called], tmp_path: Path) ->
     document = json.loads(call("validate", str(tmp_path / "s.yaml"), "--json").out)
     assert document["valid"]
     assert ATTRIBUTE in document["notes"][0]
+
+
+def test_a_later_step_that_hangs_is_left_to_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "RESUME_S", 0.2)
+    assert notes(text_of("tests.forgetful:Waiting")) == []
