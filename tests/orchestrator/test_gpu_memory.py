@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def test_plan_names_a_share_of_which_as_many_fit_side_by_side(trials: int, pack:
     found = probe.Taken(
         device="GPU", gib=reserved / GIB, total_gib=total / GIB, share=share, fits=fits or trials == 1, pack=pack
     )
-    said = re.fullmatch(r"(.*) takes \S+ GiB of GPU \(80 GiB\); resources: {gpu: (\S+)} (.*)", _memory(asdict(found)))
+    said = re.fullmatch(r"(.*) takes \S+ GiB of GPU \(80 GiB\); resources: {gpu: (\S+)} (.*)", _memory(found))
     assert said is not None
     assert said[1] == ("a trial" if pack == 1 else "a pack of 8 trials")
     assert int(1 / float(said[2])) == trials
