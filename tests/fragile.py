@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optim_core import Counting
 from tests.tasks import Fit
 from trainables import Batch, Model, Task
 
@@ -104,3 +105,35 @@ class Undeclared(torch.optim.SGD):
     def __init__(self, params: Any, lr: float = 0.1, every: Any = 3) -> None:
         super().__init__(params, lr=lr)
         range(every)
+
+
+class Search(Counting):
+    """Gradient descent that takes further gradients at some steps: `at` (from 0), `passes` in all."""
+
+    def __init__(self, params: Any, *, lr: float = 0.01, at: int = 3, passes: int = 3) -> None:
+        super().__init__(params, {"lr": lr})
+        self.also(at=at, passes=passes, taken=0)
+
+    def step(self, closure: Any = None) -> Any:
+        loss = self.evaluate(closure)
+        group = self.param_groups[0]
+        for _ in range(group["passes"] - 1 if group["taken"] == group["at"] else 0):
+            loss = self.evaluate(closure)
+        group["taken"] += 1
+        with torch.no_grad():
+            for p in group["params"]:
+                p.sub_(p.grad, alpha=group["lr"])
+        return loss
+
+
+class Declared(Search):
+    """The same, with the most that a step can take."""
+
+    GRAD_EVALS = 3.0
+
+
+class Wrong(Search):
+    """The same, with a declaration of its own that is too low."""
+
+    def next_cost(self) -> float:
+        return 2.0

@@ -106,6 +106,16 @@ class Blame:
                     f"{nearest(name, lacking) if lacking else ''}",
                 )
 
+    def overruns(self, over: Mapping[str, str]) -> Iterator[SpecError]:
+        """Arms whose steps cost more than declared. `over`: arm -> how."""
+        for arm, said in over.items():
+            yield self._where.error(self._of_optimizer(arm), f"{self._spec.arms[arm].optimizer} {said}")
+
+    def _of_optimizer(self, arm: str) -> Path:
+        """Where the file names the optimizer of an arm."""
+        path = ("arms", arm, "optimizer")
+        return path if path in self._where.document.places else path[:2]
+
     def _error(self, one: Broken, culprit: str, beside: Mapping[str, Any], of_task: bool) -> SpecError:
         """`beside`: the other values with which the culprit's value fails, if it works with different ones."""
         doing = f"{_method(one) or one.stage.value} of task {self._spec.task.name}" if of_task else _doing(one)
@@ -123,8 +133,7 @@ class Blame:
             message = f"{short(fixed[key])}: {words}" if len(path) == 2 else words
             message += "; fix the value, or the task" if len(path) == 2 else "; fix the task"
         else:
-            path = ("arms", one.arm.name, "optimizer")
-            path = path if path in self._where.document.places else path[:2]
+            path = self._of_optimizer(one.arm.name)
             given = f", with {_listed(one.config)}" if one.config else ""
             message = f"{words}{given}; fix the arm, or remove it"
         found = self._where.error(path, message)

@@ -8,7 +8,7 @@ it was. Then come the others of these, and the other combinations, for SOME_S of
 broke. Each is tried once.
 
 Where optimizer or task are not bundled and steps are quick, it is also tried whether they go on from a checkpoint as if
-they had never stopped (see `resuming`).
+they had never stopped (see `resuming`), and whether steps cost no more than such an optimizer declares (see `charged`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from orchestrator.definition.model import ArmSpec, Spec
 from orchestrator.definition.parts import groups_of, split
 from orchestrator.definition.space import SpaceError, corners, satisfied
 from orchestrator.definition.yaml12 import parse
-from orchestrator.protocol import resuming
+from orchestrator.protocol import charged, resuming
 from orchestrator.protocol.blame import Blame, Broken, Stage
 from orchestrator.protocol.patience import Frames, endless_step, watched
 from orchestrator.protocol.redrawn import redrawn
@@ -97,7 +97,7 @@ def rehearse(
         tried.all(time.monotonic() + limit_s)
     where = Where(spec.source, parse(text))
     blame = Blame(spec, where)
-    found = [*blame.errors(tried.broken, tried.well), *blame.missing(tried.metrics)]
+    found = [*blame.errors(tried.broken, tried.well), *blame.missing(tried.metrics), *blame.overruns(tried.over)]
     if found:
         found.sort(key=lambda one: (one.line, one.column))
         raise found[0] if len(found) == 1 else SpecErrors(found)
@@ -131,6 +131,8 @@ class _Rehearsal:
         """What each variant of the task returned."""
         self.lost: dict[str, str] = {}
         """Arm -> who keeps state that no checkpoint holds."""
+        self.over: dict[str, str] = {}
+        """Arm -> how its optimizer spent more than it declares, at the first corner where it did."""
         self._quick: dict[str, _Corner] = {}
         """Arm -> its first corner that took a step, within QUICK_S."""
         self.done = self.of = 0
@@ -191,8 +193,9 @@ class _Rehearsal:
             stage = Stage.BEGIN
             training = _training(self._spec, corner, task)
             stage = Stage.STEP
+            charges = charged.Charges(training)
             with contextlib.suppress(Diverged):
-                training.advance(lambda: training.step > 0)
+                charges.advance(1)
             self.well[corner.arm.name].append(corner.config)
             if time.monotonic() - began < QUICK_S:
                 self._quick.setdefault(corner.arm.name, corner)
@@ -206,6 +209,11 @@ class _Rehearsal:
                 stage = Stage.AGAIN
                 if wrong := redrawn(task, self._spec.seeds.tune[0]):
                     raise ValueError(wrong)
+            if resuming.is_foreign(corner.arm.optimizer):
+                with contextlib.suppress(Exception, SystemExit):  # a trial will tell
+                    charges.advance(charged.STEPS, lambda: time.monotonic() - began > QUICK_S)
+                if said := charges.over():
+                    self.over.setdefault(corner.arm.name, said)
         except (Exception, SystemExit) as error:
             self.broken.append(Broken(error, stage, corner.arm, corner.config, type(task) if task else None))
             traceback.clear_frames(error.__traceback__)  # they hold models

@@ -43,6 +43,24 @@ def test_refused_with_place_and_way_out(path: Path) -> None:
     assert len(errors_of(caught.value)) == 1
 
 
+@pytest.mark.parametrize(("optimizer", "at", "expected"), [
+    ("Declared", "[0, 3]", []),
+    ("Search", "[9999]", []),
+    ("Search", "[0, 3]", ["declares 1 gradient evaluation for a step that took 3", "GRAD_EVALS = 3, or more"]),
+    ("Wrong", "[3]", ["declares 2 gradient evaluations for a step that took 3", "next_cost(), and in cost_per_step()"]),
+])  # fmt: skip
+def test_a_step_costs_what_its_optimizer_declares(optimizer: str, at: str, expected: list[str]) -> None:
+    text = (FILES[0].parent / "step_costs_more_than_declared.yaml").read_text()
+    text = text.replace("fragile.Search", f"fragile.{optimizer}").replace("lr: 0.01", f"lr: 0.01, at: {{values: {at}}}")
+    said = ""
+    try:
+        assert rehearse(sweep_file.loads(text, "FILE"), text) == Rehearsed()
+    except SpecError as error:
+        said = str(error)
+    assert bool(said) == bool(expected)
+    assert all(words in said for words in expected)
+
+
 @pytest.mark.parametrize("made", [
     torch.zeros(3, dtype=torch.bfloat16),
     torch.tensor([1.0, float("nan")]),
