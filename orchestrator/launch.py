@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -273,8 +274,9 @@ def _drive(
         say("the cluster is installing environment.requirements first, which may take minutes")
     executor = _executor(spec, folder, options, carried)
     facts = _known(spec, folder, facts)
-    tracker: Tracker = tracker_of(spec, folder, facts) if options.tracking else NoTracker()
-    notifier = notifying.notifier(spec, folder, lambda line: say(line, warns=True))
+    warn = partial(say, warns=True)
+    tracker: Tracker = tracker_of(spec, folder, facts, say=warn) if options.tracking else NoTracker()
+    notifier = notifying.notifier(spec, folder, warn)
     if options.address:
         callbacks, watch = _measured(folder, callbacks, watch)
     try:

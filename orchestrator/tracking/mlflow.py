@@ -25,7 +25,7 @@ from orchestrator.definition.states import State, SweepState
 from orchestrator.storage.folder import SweepFolder
 from orchestrator.storage.metric_log import LoggedPoint, MetricLog
 from orchestrator.storage.object_store import near
-from orchestrator.tracking import mlflow_failed, mlflow_summary, mlflow_view
+from orchestrator.tracking import mlflow_answers, mlflow_failed, mlflow_summary, mlflow_view
 from orchestrator.tracking.embedded import artifacts_of, make_store
 from orchestrator.tracking.embedded import embedded_uri as embedded_uri
 from orchestrator.tracking.mlflow_ends import ERROR as ERROR
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 
 
 class MlflowTracker:
-    """Tracks one sweep (see `tracking.base.Tracker`)."""
+    """Tracks one sweep (see `tracking.base.Tracker`). `say` is told once, from a thread, of a store that fails."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class MlflowTracker:
         facts: Mapping[str, str],
         studies: int = 1,
         shown: mlflow_view.Shown | None = None,
+        say: Callable[[str], object] | None = None,
     ) -> None:
         self._uri = whole(uri) if uri else embedded_uri(root)
         self._root, self._sweep_id, self._name = root, sweep_id, name
@@ -86,7 +87,8 @@ class MlflowTracker:
         self.repaired: list[str] = []
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # retrying the creation of a run would create two
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        self._sender = Sender(self._open, self._ping, "mlflow-sender", wait_s=FIRST_S)
+        tell = mlflow_answers.teller(say, self._uri, root, sweep_id)
+        self._sender = Sender(self._open, self._ping, "mlflow-sender", wait_s=FIRST_S, tell=tell)
         self._sender.put(lambda: None)  # connect without being asked
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from orchestrator.definition.model import Spec
 from orchestrator.storage.folder import SweepFolder
@@ -11,9 +11,16 @@ from orchestrator.tracking.mlflow_view import Shown
 
 
 def tracker_of(
-    spec: Spec, folder: SweepFolder, facts: Mapping[str, str] = NONE, uri: str | None = None
+    spec: Spec,
+    folder: SweepFolder,
+    facts: Mapping[str, str] = NONE,
+    uri: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> MlflowTracker:
-    """Tracks the sweep in the store named by its definition, or else in the one at `uri`, or else in its root's own."""
+    """Tracks the sweep in the store named by its definition, or else in the one at `uri`, or else in its root's own.
+
+    `say` is told once of a store that fails while the sweep runs.
+    """
     return MlflowTracker(
         uri=spec.tracking.mlflow or uri,
         root=folder.root,
@@ -23,4 +30,5 @@ def tracker_of(
         facts=facts,
         studies=spec.seeds.studies,
         shown=Shown.of(spec, folder.sweep_id),
+        say=say,
     )

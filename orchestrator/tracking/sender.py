@@ -27,12 +27,14 @@ Task = Callable[[], None]
 class Sender:
     """`open` connects before the first task; `ping` raises while the recipient is unavailable.
 
-
-    Tasks run `wait_s` after creation, or as soon as `begin` is called.
+    Tasks run `wait_s` after creation, or as soon as `begin` is called. `tell` is called from the thread, once, with the
+    first error for which a task waits or is given up; not while the sender closes, when `trouble` has it at once.
     """
 
-    def __init__(self, open: Task, ping: Task, name: str, *, wait_s: float = 0.0) -> None:
-        self._open, self._ping = open, ping
+    def __init__(
+        self, open: Task, ping: Task, name: str, *, wait_s: float = 0.0, tell: Callable[[Exception], None] | None = None
+    ) -> None:
+        self._open, self._ping, self._tell = open, ping, tell
         self._wait_s, self._begun = wait_s, threading.Event()
         self._queue: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._backlog: deque[Task] = deque()
@@ -105,6 +107,7 @@ class Sender:
             task()
             return True
         except Exception as error:
+            failure = error
             said = f"{type(error).__name__}: {without_passwords((str(error).splitlines() or ['no message'])[0])[:200]}"
             self._opened = False  # the request may have succeeded with only the response lost; `open` checks again
         try:
@@ -112,8 +115,16 @@ class Sender:
         except Exception:
             self._away = said
             self._again_at = time.monotonic() + next(self._pauses)
+            self._tell_once(failure)
             return False
         self._attempts += 1
         if self._attempts >= ATTEMPTS:
             self._given_up = said
+            self._tell_once(failure)
         return self._attempts >= ATTEMPTS
+
+    def _tell_once(self, failure: Exception) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None and not self._closing:
+            with contextlib.suppress(Exception):  # what was to be sent matters more
+                tell(failure)
