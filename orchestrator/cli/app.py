@@ -23,9 +23,11 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from orchestrator import terminal
+from orchestrator.cli.root import ROOT as ROOT
+from orchestrator.cli.root import Root as Root
 from orchestrator.definition import places
 from orchestrator.storage.errors import NotFound
-from orchestrator.storage.folder import USUAL_ROOT, SweepFolder
+from orchestrator.storage.folder import SweepFolder
 from orchestrator.trial import termination
 
 if TYPE_CHECKING:
@@ -126,31 +128,6 @@ def named(sweep: str | None) -> str | None:
     return model.sweep_id(asked_of(beside(Path(sweep)) or Path(sweep), ()).load())
 
 
-def _near(root: Path) -> Path:
-    """The local mirror of a root in an object store; `Path` has collapsed slashes in its URI."""
-    from orchestrator.storage.object_store import StoreError, near
-
-    if root.exists() and not root.is_dir():
-        raise typer.BadParameter(f"{root} is a file; name the folder that holds the sweeps")
-    if SCHEME.fullmatch(str(root)):
-        raise typer.BadParameter(f"{root}// names no bucket; write {root}//BUCKET/FOLDER")
-    try:
-        slashes = ":///" if str(root).startswith("file:/") else "://"
-        return near(str(root).replace(":/", slashes, 1))
-    except StoreError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-Root = Annotated[
-    Path,
-    typer.Option(
-        "--root",
-        envvar="GEOSWEEP_ROOT",
-        help="Folder that holds all sweeps, or s3://BUCKET/FOLDER.",
-        show_default=True,
-        callback=_near,
-    ),
-]
 Storage = Annotated[
     str,
     typer.Option(
@@ -181,9 +158,6 @@ Overrides = Annotated[
 ]
 SWEEP = "Sweep id, unique prefix, or @last; or its folder, or its file."
 Sweep = Annotated[str, typer.Argument(help=SWEEP, callback=named)]
-ROOT = Path(USUAL_ROOT)
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:/*")
-"""A root in an object store, of which nothing but `s3://` is given."""
 NO_PLACE = (errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG)
 """Why a place cannot be written to, beyond the errors that Python has classes for."""
 

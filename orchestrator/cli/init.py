@@ -35,10 +35,7 @@ def init(
     if there := [name for name in FILES if os.path.lexists(folder / name) and name != ".gitignore"]:
         verb = "is" if len(there) == 1 else "are"
         fail(f"{folder}: {', '.join(there)} {verb} there already; name an empty or new folder", Exit.USAGE)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:
-        fail(f"{folder}: cannot be created ({error.strerror}); name another place", Exit.USAGE)
+    whole.make(folder)
     wrote = [name for name in FILES if not os.path.lexists(folder / name)]
     whole.write({folder / name: FILES[name].read_bytes() for name in wrote})
     data.print(f"{folder}: wrote {', '.join(wrote)}", highlight=False, markup=False)

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from orchestrator.definition import places, resolved
 from orchestrator.definition.resolved import Resolved
-from orchestrator.storage import object_store
+from orchestrator.storage import object_store, whole
 from orchestrator.storage.documents import read_json, reading, write_atomic
 from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
@@ -110,8 +110,10 @@ class SweepFolder:
         return f"{self.place}/trials/{trial_id}" if self.far else str(self.trial(trial_id).resolve())
 
     def create(self, text: str, what: Resolved) -> None:
-        """Create the folder and write the sweep file and its resolved form (kept if already there)."""
-        (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        """Create the folder and write the sweep file and its resolved form (kept if already there). Raises
+        UsageError.
+        """
+        whole.make(self.path / "trials")
         if not (self.path / resolved.NAME).exists():
             write_atomic(self.path / "sweep.yaml", text)
             self.resolve(what)

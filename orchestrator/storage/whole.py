@@ -6,11 +6,22 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from orchestrator.definition.errors import UsageError
 from orchestrator.storage import disk
 from trainables.whole import beside, fill
 
 Contents = Mapping[Path, str | bytes]
 """File -> its content; text is written as UTF-8."""
+
+
+def make(folder: Path) -> None:
+    """Create a folder, with those above it. Raises UsageError for one that nobody can create (in /proc, or in a current
+    folder that was deleted).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename}: cannot be created ({error.strerror}); name another place") from None
 
 
 def write(contents: Contents, *, outdated: Iterable[Path] = (), durable: bool = False) -> list[Path]:
@@ -24,7 +35,7 @@ def write(contents: Contents, *, outdated: Iterable[Path] = (), durable: bool = 
     try:
         for path, content in contents.items():
             with disk.named(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make(path.parent)
             place = path.resolve() if path.is_symlink() else path
             written[place] = _beside(place)
             with disk.named(place.parent):

@@ -169,6 +169,17 @@ def test_a_root_is_a_folder(call: Any, tmp_path: Path) -> None:
         assert "is a file; name the folder" in " ".join((done.out + done.err).replace("│", " ").split())
 
 
+def test_a_root_has_a_name_and_can_be_made(call: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "fit.yaml")
+    for words in (("list",), ("run", file)):
+        done = call(*words, "--root", "")
+        assert done.code == 2
+        assert "it is empty; name a folder, . for the current one" in " ".join(done.err.replace("│", " ").split())
+    done = call("run", file, "--root", "/proc/none/at/all", "--executor", "debug", "--no-tracking", "--skip-steps")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "/proc/none: cannot be created (No such file or directory); name another place\n"
+
+
 def test_a_root_names_a_bucket(call: Any) -> None:
     done = call("list", "--root", "s3://")
     assert done.code == 2
