@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from orchestrator.definition.addresses import is_address
 from orchestrator.definition.parameter_models import as_share
@@ -15,12 +15,27 @@ from orchestrator.definition.parameter_models import as_share
 UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 TIME, SIZE = r"(\d+(?:\.\d+)?)\s*(min|[smhd])", r"(\d+(?:\.\d+)?)\s*(?:([kKMGT]?)(i?))B"
 
+TIMES = rf"(?:{TIME}\s*)+"
+
 
 def _seconds(value: Any) -> Any:
     """`90s`, `1.5h`, `1h30m`."""
-    if isinstance(value, str) and re.fullmatch(rf"(?:{TIME}\s*)+", value.strip()):
+    if isinstance(value, str) and re.fullmatch(TIMES, value.strip()):
         return sum(float(amount) * UNITS[unit] for amount, unit in re.findall(TIME, value))
     raise ValueError("a time needs a unit, such as 90s, 30m or 1h30m")
+
+
+def amount(value: Any, info: ValidationInfo) -> Any:
+    """An amount of the budget's unit: a number, or a time where the unit is seconds (`90s`, `1h30m`; see `_seconds`).
+
+    A whole number of seconds is an integer, so the sweep is the one that this number defines.
+    """
+    if not (isinstance(value, str) and re.fullmatch(TIMES, value.strip())):
+        return value
+    unit, seconds = info.data.get("unit", "seconds"), _seconds(value)
+    if unit != "seconds":
+        raise ValueError(f"a time, but budget.unit is {unit}; write a number, or unit: seconds")
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def _bytes(value: Any) -> Any:
@@ -79,9 +94,8 @@ Address = Annotated[
         }
     ),
 ]
-Seconds = Annotated[
-    float, BeforeValidator(_seconds), Field(gt=0), _as_text(r"^(?=.*[1-9])\s*(\d+(\.\d+)?\s*(min|[smhd])\s*)+$")
-]
+AS_TIME = r"^(?=.*[1-9])\s*(\d+(\.\d+)?\s*(min|[smhd])\s*)+$"
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0), _as_text(AS_TIME)]
 Bytes = Annotated[
     int, BeforeValidator(_bytes), Field(gt=0), _as_text(r"^(?=.*[1-9])\s*\d+(\.\d+)?\s*([kKMGT]i?)?B\s*$")
 ]

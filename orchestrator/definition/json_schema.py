@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.definition.arms import LONGEST_NAME
 from orchestrator.definition.currency import COUNTABLE
+from orchestrator.definition.field_types import AS_TIME
 from orchestrator.definition.names import NOT_SEARCHED
 from orchestrator.definition.parameter import DISTRIBUTIONS
 from orchestrator.definition.parts import TRAINING
@@ -219,8 +220,10 @@ def _without(section: str, pattern: str) -> Schema:
 
 def _of_budget(model: Schema) -> None:
     model["dependentRequired"] = {"money": ["price_per_gpu_hour"]}
-    whole = {"properties": {"per_trial": {"multipleOf": 1}}}
+    whole, number = ({"properties": {"per_trial": one}} for one in ({"multipleOf": 1}, {"type": "number"}))
+    model["properties"]["per_trial"]["anyOf"].append({"type": "string", "pattern": AS_TIME})
     model["allOf"] = [
+        _when("unit", {"const": "seconds"}, {}) | {"else": number},
         _when("unit", {"enum": list(COUNTABLE)}, whole),
         _when("unit", {"const": "seconds"}, {"properties": {"grad_evals": {"type": "null"}}}),
     ]

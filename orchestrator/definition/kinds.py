@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 NUMBERS = {"int", "float"}
@@ -54,6 +55,17 @@ def misfit(name: str, argument: inspect.Parameter, value: Any) -> str:
         choices = "; write choices as {values: [...]}" if isinstance(value, list) else ""
         return f"{short(value)} is a {kind}, but {name} is {'text' if words & {'str'} else 'a single value'}{choices}"
     return ""
+
+
+def meant(text: str) -> int | None:
+    """The whole number that a text stands for: `10k`, `1.5M`, `1,000`, `1_000`, or one in quotes; None for others."""
+    found = re.fullmatch(r"\s*(\d+|\d{1,3}(?:[,_ ]\d{3})+)?(\.\d+)?\s*([kKMG]?)\s*", text)
+    if found is None or not (found[1] or found[2]):
+        return None
+    number = Fraction(re.sub(r"\D", "", found[1] or "0") + (found[2] or "")) * 1000 ** " KMG".index(
+        found[3].upper() or " "
+    )
+    return int(number) if number.denominator == 1 else None
 
 
 def _reads_as(text: str, truth: bool) -> bool:

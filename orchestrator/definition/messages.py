@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.definition import foreign
 from orchestrator.definition.addresses import EVENTS, SECTION
 from orchestrator.definition.errors import SpecError, nearest
+from orchestrator.definition.kinds import meant
 from orchestrator.definition.location import Where, description_of, fields_at
 from orchestrator.definition.parts import SECTIONS
 from orchestrator.definition.schema import SweepModel
@@ -60,6 +61,8 @@ def explained(
         return where.error(path, f"{is_a}; expected a list, such as [{_written(value)}]")
     if kind == "string_type":
         return where.error(path, f"{is_a}; expected text, put it in quotes")
+    if kind in ("int_type", "float_type") and isinstance(value, str) and (number := meant(value)) is not None:
+        return where.error(path, f"{is_a}; expected a number, write {number}")
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return where.error(path, f"{value!r} {message}" if message.startswith("should") else f"{value!r}: {message}")
 

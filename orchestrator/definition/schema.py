@@ -13,6 +13,7 @@ from orchestrator.definition.field_types import (
     Bytes,
     Seconds,
     Share,
+    amount,
     number_or_auto,
 )
 from orchestrator.definition.parameter_models import Given, GroupModel, Model
@@ -93,7 +94,9 @@ class BudgetModel(Model):
         "its gradient evaluations (examples, for a task that counts those); epochs: for scripts only. A script gets "
         "the number and counts it itself.",
     )
-    per_trial: int | float = Field(gt=0, le=10**15, description="What one trial may spend, in this unit.")
+    per_trial: Annotated[int | float, BeforeValidator(amount)] = Field(
+        gt=0, le=10**15, description="What one trial may spend, in this unit; seconds also as 90s or 1h30m."
+    )
     trials_per_arm: int | None = Field(
         None, gt=0, le=1_000_000, description="Configurations tried for each arm; a grid has its own size."
     )

@@ -131,6 +131,13 @@ def test_budgets(key: str, good: list[Any], bad: list[Any]) -> None:
         assert VALIDATOR.is_valid(document) is right, value
 
 
+@pytest.mark.parametrize(("unit", "right"), [("seconds", True), ("steps", False), (None, False)])
+def test_only_seconds_are_written_as_a_time(unit: str | None, right: bool) -> None:
+    document = parse(sweep_text()).value
+    document["budget"] = {"per_trial": "1h30m", "trials_per_arm": 4, **({"unit": unit} if unit else {})}
+    assert VALIDATOR.is_valid(document) is right
+
+
 @pytest.mark.parametrize(
     ("given", "right"),
     [

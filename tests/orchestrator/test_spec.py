@@ -10,6 +10,7 @@ import yaml
 
 from orchestrator.definition import model, sweep_file
 from orchestrator.definition.errors import SpecError
+from orchestrator.definition.kinds import meant
 from orchestrator.definition.plan import plan
 from tests.orchestrator.sweep_files import sweep_text
 
@@ -96,6 +97,24 @@ def test_the_id_depends_on_what_changes_results(changes: dict[str, object], same
     text = sweep_text()
     other = yaml.safe_dump({**yaml.safe_load(text), **changes})
     assert (model.sweep_id(sweep_file.loads(text)) == model.sweep_id(sweep_file.loads(other))) is same
+
+
+@pytest.mark.parametrize(("time", "seconds"), [("90s", "90"), ("1m30s", "90"), ("0.5 s", "0.5"), ("1h", "3600")])
+def test_seconds_may_be_written_as_a_time(time: str, seconds: str) -> None:
+    """It is the same sweep, with the same id."""
+    text = sweep_text().replace("unit: grad_evals, per_trial: 40", "unit: seconds, per_trial: GIVEN")
+    a, b = (sweep_file.loads(text.replace("GIVEN", given)) for given in (time, seconds))
+    assert a.budget.per_trial == float(seconds)
+    assert model.sweep_id(a) == model.sweep_id(b)
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("10k", 10_000), ("1.5M", 1_500_000), ("2G", 2 * 10**9), ("1,000", 1000), ("1_000_000", 10**6), ("1 000", 1000),
+    (" 40 ", 40), (".5k", 500), ("1.5", None), ("1,00", None), ("k", None), ("", None), ("-4", None), ("10m", None),
+    ("many", None),
+])  # fmt: skip
+def test_what_stands_for_a_whole_number(text: str, number: int | None) -> None:
+    assert meant(text) == number
 
 
 def test_wall_clock_may_be_raised_to_go_on() -> None:
