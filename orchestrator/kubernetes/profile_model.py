@@ -5,6 +5,7 @@ Node selectors, tolerations, affinities and volumes use Kubernetes' own syntax, 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any
 
@@ -51,6 +52,15 @@ def _amount(value: Any) -> Any:
     return text
 
 
+def _gibibytes(value: Any) -> Any:
+    """Text with a unit is refused with the number to write."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"\s+|B$", "", value)
+    amount = float(text) if text.isdecimal() else quantity(text) / 2**30
+    raise ValueError(f"the unit is GiB; write {math.ceil(amount) if 0 < amount < math.inf else 'a whole number'}")
+
+
 def _pinned(value: str) -> str:
     if not re.fullmatch(IMAGE, value):
         raise ValueError("not an image reference, such as registry.example.com/team/name:1.0")
@@ -90,6 +100,7 @@ ObjectName = Annotated[
     str, _matching(rf"{NAME}(\.{NAME})*", "Kubernetes name: lower case, digits, dashes and dots between them")
 ]
 Amount = Annotated[str, BeforeValidator(_amount)]
+Gibibytes = Annotated[int, BeforeValidator(_gibibytes)]
 Image = Annotated[str, AfterValidator(_pinned)]
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 Annotations = Annotated[dict[str, str], AfterValidator(_annotations)]
@@ -182,8 +193,8 @@ class GroupModel(PodModel):
     )
     min_pods: int = Field(0, ge=0, description="Minimum number of Pods, busy or not.")
     max_pods: int = Field(gt=0, description="Maximum number of Pods.")
-    memory_per_cpu: int = Field(gt=0, description="GiB per CPU of a Pod.")
-    memory_per_gpu: int = Field(0, ge=0, description="Additional GiB per GPU of a Pod.")
+    memory_per_cpu: Gibibytes = Field(gt=0, description="GiB per CPU of a Pod.")
+    memory_per_gpu: Gibibytes = Field(0, ge=0, description="Additional GiB per GPU of a Pod.")
     image: Image | None = Field(None, description="Image of its Pods; default: images.worker.")
 
 
