@@ -50,6 +50,7 @@ def answer(
         bounds=first.bounds(name),
     )
     proofs = proof.of_pairs(trials, [(p.a, p.b) for p in made.pairs], first.definition["budget"])
+    currency = currencies.spoken(first)
     stamps = [f"{one.sweep_id}: {stamp}" for one in sweeps for stamp in seal.stamps(one.folder)]
     for other in sweeps[1:]:
         changed = [name for name in seal.other_files(first.folder, other.folder) if _is_optimizer(name)]
@@ -60,7 +61,7 @@ def answer(
     return replace(
         made,
         sweep_id=" ".join(one.sweep_id for one in sweeps),
-        pairs=[replace(p, proof=shown) for p, shown in zip(made.pairs, proofs, strict=True)],
+        pairs=[replace(p, currency=currency, proof=shown) for p, shown in zip(made.pairs, proofs, strict=True)],
         seal=" ".join(seal.sealed_hash(one.folder) for one in sweeps).strip(),
         notes=[*made.notes, *(f"{one.sweep_id}: {n}" for one in sweeps for n in _notes(one))],
         budget=currencies.amount(first),

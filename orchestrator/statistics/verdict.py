@@ -133,7 +133,7 @@ class Pair:
     level: float | None = None
     """Of the tests, where it is not 1 - confidence: what is left for this look at the results."""
     currency: str | None = None
-    """The budget of both, in words; empty: unknown. None: not of one sweep."""
+    """The budget of both, in words; empty: unknown. None: not compared by sweeps."""
     imported: str = ""
     """For results that others trained: who vouches for their pairing."""
     diverged: Sequence[str] = ()

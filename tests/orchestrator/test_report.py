@@ -26,7 +26,7 @@ from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.executors.debug import DebugExecutor
 from orchestrator.protocol import seal
 from orchestrator.statistics.pairing import Refused, Unit
-from orchestrator.statistics.sentences import headline, more_words
+from orchestrator.statistics.sentences import headline, more_words, sentence
 from orchestrator.statistics.studies import Settling
 from orchestrator.statistics.verdict import Pair, Verdict
 from orchestrator.storage.folder import SweepFolder
@@ -257,6 +257,9 @@ def test_sweeps_of_one_task_compare_arm_by_arm(tmp_path: Path) -> None:
     arms = {p.a for p in document.pairs} | {p.b for p in document.pairs}
     assert arms == {f"{arm}@{e.sweep_id}" for arm in ("sgd", "slow") for e in (a, b)}
     assert "this comparison was not declared" in document.exploratory[-1]
+    given = a.definition["budget"]["per_trial"]
+    assert all(f", at {given} gradient evaluations each" in sentence(p, document.metric) for p in document.pairs)
+    assert {p["currency"] for p in document.document()["pairs"]} == {f"{given} gradient evaluations each"}
     other = sweep_file.loads(sweep_text())
     folder = runner.open_folder(other, sweep_text(), tmp_path, {})
     with pytest.raises(Refused, match="have different"):
