@@ -47,8 +47,8 @@ from trainables.ramp import Ramp
 from trainables.task_class import Task
 
 LIMIT_S, AGAIN_S, GRACE_S, SOME_S, MORE_S, ENDLESS = 30.0, 0.5, 5.0, 0.05, 0.5, 1e9
-QUICK_S, RESUME_S = 0.5, 3.0
-"""A first step that is quick enough to try more, and the longest that this may take for an arm."""
+QUICK_S, RESUME_S, WATCHED_S = 0.5, 3.0, 3.0
+"""A first step that is quick enough to try more; the longest that this may take for an arm, and for all corners."""
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """Environment in which torch sees no GPU, and starts nothing on one to find that out."""
 
@@ -137,6 +137,7 @@ class _Rehearsal:
         """Arm -> its first corner that took a step, within QUICK_S."""
         self.done = self.of = 0
         self._evaluated: set[str] = set()
+        self._watched_s = 0.0
 
     def all(self, until: float) -> None:
         """Try corner after corner; nothing is raised but _TimeUp."""
@@ -210,13 +211,20 @@ class _Rehearsal:
                 if wrong := redrawn(task, self._spec.seeds.tune[0]):
                     raise ValueError(wrong)
             if resuming.is_foreign(corner.arm.optimizer):
-                with contextlib.suppress(Exception, SystemExit):  # a trial will tell
-                    charges.advance(charged.STEPS, lambda: time.monotonic() - began > QUICK_S)
+                self._go_on(charges, began + QUICK_S)
                 if said := charges.over():
                     self.over.setdefault(corner.arm.name, said)
         except (Exception, SystemExit) as error:
             self.broken.append(Broken(error, stage, corner.arm, corner.config, type(task) if task else None))
             traceback.clear_frames(error.__traceback__)  # they hold models
+
+    def _go_on(self, charges: charged.Charges, until: float) -> None:
+        """Take more steps, whose cost is watched, until then; for WATCHED_S in all corners together."""
+        began = time.monotonic()
+        until = min(until, began + WATCHED_S - self._watched_s)
+        with contextlib.suppress(Exception, SystemExit):  # a trial will tell
+            charges.advance(charged.STEPS, lambda: time.monotonic() > until)
+        self._watched_s += time.monotonic() - began
 
 
 def _training(spec: Spec, corner: _Corner, task: Task) -> Training:
