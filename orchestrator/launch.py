@@ -142,6 +142,7 @@ def launch(
         folder = runner.open_folder(spec, text, root, facts)
     with disk.named(folder.path), folder.hold(options.storage):
         ending.clear(folder)
+        folder.note_tracked(options.tracking)
         spec = extensions.applied(spec, folder)
         if options.retry_failed:
             say(runner.retry(spec, folder, options.storage or None, options.accept_changed_code))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, Sweep, app, data, emit, fail
+from orchestrator.cli.app import ROOT, Exit, Json, Root, Storage, Sweep, app, data, emit, fail, say
 
 if TYPE_CHECKING:
     from orchestrator.storage.folder import SweepFolder
@@ -50,11 +50,14 @@ def renewed(found: SweepFolder) -> list[str]:
 def reconcile(
     sweep: Sweep = "@last",
     root: Root = ROOT,
-    tracking: Annotated[bool, typer.Option(help="Compare with MLflow too.")] = True,
+    tracking: Annotated[
+        bool | None, typer.Option("--tracking/--no-tracking", help="Compare with MLflow too; default: as it was run.")
+    ] = None,
     storage: Storage = "",
     as_json: Json = False,
 ) -> None:
-    """Make study, trial folders, Parquet tables and MLflow agree; report differences and fixes.
+    """Make study, trial folders, Parquet tables and MLflow agree; report differences and fixes. MLflow is left alone
+    where the sweep was run with --no-tracking; --tracking logs it there.
 
     Example: geosweep reconcile @last
     """
@@ -71,6 +74,9 @@ def reconcile(
     with found.hold(storage):
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
+        left_alone = tracking is None and not found.tracked
+        left_alone = tracking is None and not found.tracked
+        tracking = found.tracked if tracking is None else tracking
         if tracking:
             tracker = tracker_of(asked, found, uri=found.resolved().tracking)
         try:
@@ -78,12 +84,20 @@ def reconcile(
             differences += renewed(found) if tracking else []
             if tracking and (problem := told.tell(found)):
                 raise ConnectionError(problem)
+            if tracking:
+                found.note_tracked(True)
         except ConnectionError as error:
             fail(f"the tracker does not answer ({error}); rerun this when it does", Exit.UNREACHABLE)
+    if left_alone:
+        again = found.command("reconcile", found.sweep_id, "--tracking")
+        say(
+            f"{found.sweep_id} was run with --no-tracking, so it was not compared with MLflow. To log it there: {again}"
+        )
     if as_json:
         emit({"schema": "geosweep/reconcile/1", "sweep_id": found.sweep_id, "differences": differences})
         return
     for line in differences:
         data.print(line, highlight=False, markup=False)
     if not differences:
-        data.print(f"{found.sweep_id}: study, trial folders, tables and MLflow agree", highlight=False)
+        all_ = "study, trial folders, tables and MLflow" if tracking else "study, trial folders and tables"
+        data.print(f"{found.sweep_id}: {all_} agree", highlight=False)

@@ -34,8 +34,8 @@ from orchestrator.storage.errors import Damaged, Held, NotFound
 from orchestrator.storage.lease import FRESH_S, LOCK, Taken, driving
 from orchestrator.storage.object_store import Far
 
-PLACE = "place.json"
-"""In a sweep's folder: the location of its sweep file."""
+PLACE, TRACKING = "place.json", "tracking.json"
+"""In a sweep's folder: the location of its sweep file; whether it is logged to a tracker."""
 
 PATIENCE_S, NAMED_S, POLL_S = 60.0, 0.2, 0.02
 """How long to wait for the lock of a sweep: a holder without a name has it only for a moment."""
@@ -141,6 +141,18 @@ class SweepFolder:
     def resolve(self, what: Resolved) -> None:
         """Write what the sweep is."""
         write_atomic(self.path / resolved.NAME, json.dumps(what.document(), indent=1, sort_keys=True))
+
+    @property
+    def tracked(self) -> bool:
+        """Whether its latest driver logged to a tracker; true where that was never recorded. Raises Damaged."""
+        known = read_json(self.path / TRACKING) or {"tracked": True}
+        with reading(self.path / TRACKING):
+            return bool(known["tracked"])
+
+    def note_tracked(self, tracked: bool) -> None:
+        """Record whether its trials are logged to a tracker."""
+        if tracked != self.tracked:
+            write_atomic(self.path / TRACKING, json.dumps({"tracked": tracked}))
 
     def note_place(self, file: Path) -> None:
         """Record the location of the sweep file, for the modules and files that it names: absolute, and relative to the

@@ -161,6 +161,22 @@ def test_errors_say_the_way_out(call: Any, words: tuple[str, ...], code: int, me
     assert message in " ".join((done.out + done.err).replace("│", " ").split())
 
 
+def test_what_was_not_tracked_is_sent_only_when_asked(call: Any, tmp_path: Path) -> None:
+    file, store = (
+        write(tmp_path / "fit.yaml", method="random", trials=1, confirm=2, per_trial=8),
+        tmp_path / "runs/mlflow.db",
+    )
+    assert call("run", file, "--executor", "debug", "--no-tracking", "--skip-steps").code == 0
+    plain = call("reconcile")
+    assert (plain.code, store.exists()) == (0, False)
+    assert plain.out.endswith(": study, trial folders and tables agree\n")
+    assert "was run with --no-tracking, so it was not compared with MLflow" in plain.err
+    [again] = [line.split()[1:] for line in plain.err.splitlines() if line.strip().startswith("geosweep ")]
+    assert call("reconcile", "--json").document["differences"] == []
+    assert len([line for line in call(*again).out.splitlines() if line.endswith("had no run; sent again")]) == 6
+    assert call("reconcile").out.endswith(": study, trial folders, tables and MLflow agree\n")
+
+
 def test_a_root_is_a_folder(call: Any, tmp_path: Path) -> None:
     file = write(tmp_path / "fit.yaml")
     for words in (("list",), ("status",), ("run", file)):

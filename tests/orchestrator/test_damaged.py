@@ -44,7 +44,8 @@ def test_verbs_name_the_damaged_file(
 OF_THE_SWEEP = {
     "resolved.json": b"{}", "seal.json": b"{}", "witness.jsonl": b'{"trial_id": "sgd-0000-s0"}\n',
     "looks.jsonl": b"[1]\n", "place.json": b"[1]", "seconds": b'"long"', "waiting.json": b'{"sgd": 5}',
-    "outcome.json": b'{"state": "NOPE"}', "flops.json": b"7", "study.journal": b'{"a": 1}\n', "sweep.yaml": b"\xff",
+    "tracking.json": b"[1]", "outcome.json": b'{"state": "NOPE"}', "flops.json": b"7",
+    "study.journal": b'{"a": 1}\n', "sweep.yaml": b"\xff",
 }  # fmt: skip
 """File -> content that is read without an error, and is not what was written."""
 
