@@ -6,10 +6,8 @@ as a line search that declares one, gives its arm more than the others, and arms
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from optim_core.base import Counting
-from trainables.loop import TOLERANCE, Training, never
+from trainables.loop import TOLERANCE, Training
 
 STEPS = 8
 """Steps that are watched at a corner, where they are quick: a line search may accept the first few lengths at once."""
@@ -24,15 +22,15 @@ class Charges:
         self._worst = (0.0, 0.0)
         """(declared, spent) of the step with the largest excess."""
 
-    def advance(self, steps: int, enough: Callable[[], bool] = never) -> None:
-        """Train until so many steps are taken in all, or the budget is spent, or `enough()`. Raises Diverged."""
+    def advance(self, steps: int) -> None:
+        """Train until so many steps are taken in all, or the budget is spent. Raises Diverged."""
 
         def pause() -> bool:
             self._look()
-            return self._training.step >= steps or enough()
+            return self._training.step >= steps
 
         try:
-            while self._training.step < steps and not self._training.finished and not enough():
+            while self._training.step < steps and not self._training.finished:
                 self._training.advance(pause)
         finally:
             self._look()

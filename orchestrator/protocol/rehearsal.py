@@ -221,9 +221,11 @@ class _Rehearsal:
     def _go_on(self, charges: charged.Charges, until: float) -> None:
         """Take more steps, whose cost is watched, until then; for WATCHED_S in all corners together."""
         began = time.monotonic()
-        until = min(until, began + WATCHED_S - self._watched_s)
-        with contextlib.suppress(Exception, SystemExit):  # a trial will tell
-            charges.advance(charged.STEPS, lambda: time.monotonic() > until)
+        left = min(until - began, WATCHED_S - self._watched_s)
+        if left <= 0 or threading.current_thread() is not threading.main_thread():
+            return  # as in `_resume`
+        with contextlib.suppress(Exception, SystemExit, _TimeUp), _alarm(left):  # a trial will tell of others
+            charges.advance(charged.STEPS)
         self._watched_s += time.monotonic() - began
 
 

@@ -69,5 +69,6 @@ def test_validate_is_still_valid(call: Callable[..., Called], tmp_path: Path) ->
 
 
 def test_a_later_step_that_hangs_is_left_to_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "RESUME_S", 0.2)
-    assert notes(text_of("tests.forgetful:Waiting")) == []
+    for name in ("RESUME_S", "WATCHED_S"):
+        monkeypatch.setattr(rehearsal, name, 0.2)
+    assert notes(text_of("tests.forgetful:Waiting", "tests.forgetful.Kept")) == []
