@@ -75,7 +75,6 @@ def reconcile(
         asked = extensions.applied(sweep_file.load(found.path / "sweep.yaml"), found)
         tracker = None
         left_alone = tracking is None and not found.tracked
-        left_alone = tracking is None and not found.tracked
         tracking = found.tracked if tracking is None else tracking
         if tracking:
             tracker = tracker_of(asked, found, uri=found.resolved().tracking)

@@ -23,7 +23,7 @@ from orchestrator.definition.kinds import is_composite, short
 from orchestrator.definition.model import AnalysisSpec, twin_of
 from orchestrator.definition.program_keys import NAME
 from orchestrator.definition.resolved import NEVER, Resolved
-from orchestrator.definition.space import Parameter
+from orchestrator.definition.space import Parameter, is_number
 from orchestrator.definition.states import Goal, Stage, State
 from orchestrator.definition.task_record import Declares
 from orchestrator.protocol import seal
@@ -379,7 +379,7 @@ def _missing(value: Any) -> bool:
 
 def numeric(values: Sequence[Any]) -> bool:
     """Whether all are numbers (not booleans)."""
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return all(map(is_number, values))
 
 
 def unit_of(metric: str) -> str:

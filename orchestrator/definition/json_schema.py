@@ -19,6 +19,7 @@ from orchestrator.definition.parts import TRAINING
 from orchestrator.definition.program_keys import ProgramModel
 from orchestrator.definition.resolve import LARGEST_SEED
 from orchestrator.definition.schema import METHODS, SweepModel
+from orchestrator.definition.space import is_number
 from orchestrator.definition.training_model import TrainingModel
 from trainables import schedule
 
@@ -88,14 +89,10 @@ def _in_words(schema: Any) -> Any:
         return [_in_words(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {WORDS.get(key, key) if _is_number(value) else key: _in_words(value) for key, value in schema.items()}
+    found = {WORDS.get(key, key) if is_number(value) else key: _in_words(value) for key, value in schema.items()}
     if found.get("type") == "number" and "maximum" not in found and "exclusiveMaximum" not in found:
         found["maximum"] = LARGEST
     return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _when(key: str, value: Schema, then: Schema) -> Schema:
